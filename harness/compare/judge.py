@@ -30,9 +30,11 @@ from harness.compare.inputs.noise_floor import (
 )
 from harness.compare.inputs.pairing import PairedRuns, paired_runs, sort_scales
 from harness.compare.inputs.run_records import RunRecord, read_runs
+from harness.compare.inputs.step_timing import read_step_timing
 from harness.compare.results.comparison import INPUT_SHARE, STEP_SECONDS, Comparison, Deviation, Rule
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import GateResult, Ladder, Rung
+from harness.compare.stats.control_slope import ControlSlope
 from harness.compare.stats.multiple_testing import holm
 from harness.compare.stats.observed_power import ObservedPower, observe_power
 from harness.compare.stats.paired_effects import NoiseFloor
@@ -45,7 +47,7 @@ from harness.compare.verdict.largest_scale import (
 )
 from harness.compare.verdict.over_scales import judge_ladders
 from harness.compare.verdict.per_scale import DraftRung, draft_rungs, finish_rung
-from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements, timed_steps
+from harness.compare.verdict.promotion_gate import evaluate_gate, gate_measurements
 from harness.compare.verdict.run_outcomes import count_divergence, run_states
 from harness.compare.verdict.verdict_text import NOTHING, verdict_text
 from harness.records.paths import SweepDir
@@ -76,6 +78,8 @@ class VerdictInputs:
     """Runs with a placement in the ledger."""
     floor_notes: Mapping[str, str] = field(default_factory=dict)
     """Sentence by scale that names the library of its noise floor."""
+    known_slopes: Mapping[str, ControlSlope] = field(default_factory=dict)
+    """Slopes of the control by scale that were given, or come from runs of another length."""
 
 
 def compare(sweep: SweepDir | Path | str) -> Comparison:
@@ -126,22 +130,25 @@ def judge(inputs: VerdictInputs) -> Comparison:
     expected = ExpectedRuns(rule, runs, inputs.ledger_runs)
     scales, treatments, family_size = sort_scales(runs), expected.treatments, expected.family_size
     damaged = any(deviation.kind in RULE_DAMAGE for deviation in inputs.deviations)
+    timing = read_step_timing(inputs.timing, rule.control)
     pairings = {
         name: [paired_runs(runs, scale, rule, name) for scale in expected.compared_scales(name, scales)]
         for name in treatments
     }
     drafts = use_block_variance(
         {
-            name: draft_rungs(rule, pairs, inputs.floors, inputs.tuning, family_size, damaged)
+            name: draft_rungs(
+                rule, pairs, inputs.floors, inputs.tuning, family_size, damaged, timing, inputs.known_slopes
+            )
             for name, pairs in pairings.items()
         }
     )
     tests = correct_over_treatments(drafts, rule)
     rungs = _finish_rungs(drafts, tests, family_size)
-    ladders, step_seconds = judge_ladders(rule, drafts, rungs, tests), timed_steps(inputs.timing)
+    ladders, step_seconds = judge_ladders(rule, drafts, rungs), dict(timing.step_seconds)
     return Comparison(
         experiment=inputs.experiment,
-        verdict=verdict_text(ladders, step_seconds) if treatments else " ".join(inputs.notes) or NOTHING,
+        verdict=verdict_text(ladders) if treatments else " ".join(inputs.notes) or NOTHING,
         rule=rule,
         fairness=fairness_rows(runs, scales, rule.control, inputs.tuning),
         rungs=tuple(rung for name in treatments for rung in rungs[name]),

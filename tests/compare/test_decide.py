@@ -18,7 +18,7 @@ from harness.compare.verdict.decide import (
     seeds_to_clear,
     seeds_to_halve,
 )
-from tests.report.example import rung
+from tests.report.example import ladder, rung
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,8 @@ from tests.report.example import rung
 )
 def test_a_ladder_is_decided_by_its_largest_scale_unless_a_flag_of_any_forbids(at_largest, flags, decision):
     largest = at_largest and dataclasses.replace(rung("m", "b", 0.1), decision=Decision(at_largest))
-    assert decide_here(largest, flags).decision.value == decision
+    here = largest and ladder("b", 0.1).here
+    assert decide_here(largest, here, flags, 0.05).decision.value == decision
 
 
 @pytest.mark.parametrize(("n", "more"), [(3, 2), (5, 8), (8, 17)])

@@ -44,14 +44,25 @@ def test_three_won_and_the_fourth_within_its_margin(values, promote):
     assert not decide_gate("b", criteria(*values), invalid=True).promote
 
 
-def timing(seconds: float = 0.9, peak: float = 10, scale: str = "xs"):
-    """As `harness.inspection.step_benchmark` prints it, with what the driver adds."""
-    control = {"step_seconds": 1.0, "turns": [1.0, 1.0], "peak_bytes": 10}
-    own = {"step_seconds": seconds, "turns": [seconds, seconds], "peak_bytes": peak}
+def timing(seconds: float = 0.9, peak: float = 10, scale: str = "xs", scatter: float = 0.002):
+    """As `harness.inspection.step_benchmark` prints it, with what the driver adds. The quads of a treatment
+    lie `scatter` above and below, in logs."""
+    control = {"step_seconds": 1.0, "peak_bytes": 10}
+    own = {"step_seconds": seconds, "peak_bytes": peak}
+    log = math.log(seconds) if seconds > 0 else math.nan
+    quads = [[0.0, log + sign * scatter, log + sign * scatter, 0.0] for sign in (1, -1, 1, -1)]
     return {
-        "scale": scale, "steps": 8, "order": ["mha", "hybrid", "hybrid", "mha"],
+        "scale": scale, "control": "mha", "steps": 20, "visits": {"hybrid": quads, "short": quads},
         "variants": {"mha": control, "hybrid": own, "short": own}, "key": {"block": "xs/seed0"},
+        "others_share": 0.2, "seconds": 12.0,
     }  # fmt: skip
+
+
+def earlier_timing(seconds: float):
+    """As an earlier version wrote it: one turn each way."""
+    times = {"mha": 1.0, "hybrid": seconds, "short": seconds}
+    variants = {name: {"step_seconds": s, "turns": [s, s], "peak_bytes": 10} for name, s in times.items()}
+    return {"scale": "xs", "steps": 8, "order": ["mha", "hybrid", "hybrid", "mha"], "variants": variants}
 
 
 def gated(tmp_path, timed, edit=None, gate=GATE, recipe=ONE) -> SweepDir:
@@ -98,12 +109,35 @@ def more_flops(draft):
 def test_speed_is_the_worse_of_step_time_and_flops(tmp_path):
     fast = criterion(tmp_path / "a", "speed", timing(0.9))
     assert (fast.passed, fast.value) == (True, pytest.approx(0.0))
-    assert "step time 0.9 s against 1 s" in fast.detail
+    assert "step time 0.900 [0.897, 0.903] times the control's" in fast.detail
     assert "FLOPs per token 6e+07 against 6e+07" in fast.detail
     heavy = criterion(tmp_path / "b", "speed", timing(0.9), edit=more_flops)
     assert (heavy.passed, heavy.value) == (False, pytest.approx(-math.log(1.1)))
     slow = criterion(tmp_path / "c", "speed", timing(1.5), edit=more_flops)
-    assert slow.value == pytest.approx(-math.log(1.5))
+    assert slow.value is not None
+    assert -math.log(1.5) - 0.01 < slow.value < -math.log(1.5), "the worse end of the interval"
+
+
+def test_a_wide_interval_does_not_pass_as_a_small_loss(tmp_path):
+    close = criterion(tmp_path / "a", "speed", timing(0.99, scatter=0.001))
+    vague = criterion(tmp_path / "b", "speed", timing(0.99, scatter=0.015))
+    assert (close.passed, vague.passed) == (True, False)
+
+
+def test_a_noisy_pass_on_a_shared_host_decides_nothing(tmp_path):
+    noisy = timing(0.5, scatter=0.05)
+    shared = criterion(tmp_path / "a", "speed", noisy)
+    assert shared.passed is None
+    assert "NOISY_TIMING" in shared.detail
+    alone = criterion(tmp_path / "b", "speed", noisy | {"others_share": 0.0})
+    assert alone.passed is True
+
+
+def test_a_timing_of_an_earlier_version_has_a_ratio_without_interval(tmp_path):
+    old = criterion(tmp_path / "a", "speed", earlier_timing(1.5), edit=more_flops)
+    assert old.value == pytest.approx(-math.log(1.5))
+    assert "step time 1.500 times the control's" in old.detail
+    assert criterion(tmp_path / "b", "speed", earlier_timing(0.9)).passed is True
 
 
 @pytest.mark.parametrize(

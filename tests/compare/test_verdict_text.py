@@ -10,15 +10,16 @@ import pytest
 from harness.compare.results.verdict_types import Decision, Here, Ladder
 from harness.compare.stats.bet import BetDecision
 from harness.compare.stats.estimates import Multiplier, SlopeAxis
+from harness.compare.stats.speed_up import TimingRatio, effective_speed_up, shifted_multiplier
 from harness.compare.verdict.verdict_text import (
     NOTHING,
     bet_sentence,
     cost_multipliers,
-    scaled_multiplier,
     tokens_phrase,
     verdict_sentence,
     verdict_text,
 )
+from harness.config.schema.decision import Axis
 from tests.report.example import ladder, multiplier
 
 
@@ -75,7 +76,7 @@ def judged_bet(decision: BetDecision, log_k: float) -> Ladder:
     ],
 )
 def test_a_colleague_would_say_it_so(decision, log_k, sentence):
-    assert verdict_sentence(judged(log_k, decision), {}) == sentence
+    assert verdict_sentence(judged(log_k, decision)) == sentence
 
 
 @pytest.mark.parametrize(
@@ -98,13 +99,13 @@ def test_the_second_answer_names_target_decision_interval_and_chance(decision, l
 
 def test_the_scale_is_named_where_there_are_several():
     item = judged_bet(BetDecision.OPEN, -0.1)
-    assert verdict_sentence(item, {}).startswith("short is worse than mha at m: ")
-    assert verdict_sentence(item, {}).endswith(bet_sentence(item))
+    assert verdict_sentence(item).startswith("short is worse than mha at m: ")
+    assert verdict_sentence(item).endswith(bet_sentence(item))
     assert bet_sentence(dataclasses.replace(item, bet=None)) == ""
 
 
 def test_a_positive_control_is_named_as_one():
-    sentence = verdict_sentence(judged(-0.1, Decision.A_BETTER, positive_control=True), {})
+    sentence = verdict_sentence(judged(-0.1, Decision.A_BETTER, positive_control=True))
     assert sentence.startswith("short, the positive control, is worse than mha: ")
 
 
@@ -118,25 +119,60 @@ def test_a_positive_control_is_named_as_one():
 )
 def test_what_loses_per_token_may_win_per_flop(log_k, flops, words):
     item = judged(log_k, Decision.A_BETTER, flops=flops)
-    assert words in verdict_sentence(item, {})
-    assert "Per second" not in verdict_sentence(item, {})
+    assert words in verdict_sentence(item)
+    assert "Per second" not in verdict_sentence(item)
 
 
-def test_per_second_is_said_where_both_variants_were_timed():
+def timed(item: Ladder, log_ratio: float, se: float = 0.002, **changes) -> Ladder:
+    """The ladder, with the treatment's step time over the control's known to `se`."""
+    assert item.here
+    assert item.here.k
+    ratio = TimingRatio(log_ratio, se, 3.0, 4, 2 * se)
+    s = effective_speed_up(item.here.k, ratio)
+    here = dataclasses.replace(item.here, step_time=ratio, speed_up=s, **changes)
+    return dataclasses.replace(item, here=here)
+
+
+def test_per_second_is_said_with_the_error_of_the_ratio_where_the_variants_were_timed():
     item = judged(-0.1, Decision.A_BETTER, flops=0.9)
-    assert "Per second, short is better (k = 1.206" in verdict_sentence(item, {"mha": 4.0, "short": 3.0})
-    assert "Per second" not in verdict_sentence(item, {"mha": 4.0})
-    assert "Per " not in verdict_sentence(judged(-0.1, Decision.INVALID, flops=0.9), {"mha": 4, "short": 3})
+    assert "Per second" not in verdict_sentence(item)
+    better = verdict_sentence(timed(item, -0.25))
+    assert "Per second, short is better: it wins by time and loses by loss (s = 1.162 [1.1" in better
+    vague = verdict_sentence(timed(item, -0.25, 0.2))
+    assert "Per second, short and mha cannot be told apart (s = 1.162 [0." in vague
+    assert "Per second, short is worse (s = 0.9" in verdict_sentence(timed(item, 0.0))
+    assert "Per " not in verdict_sentence(timed(judged(-0.1, Decision.INVALID, flops=0.9), -0.25))
+
+
+def test_what_wins_by_loss_may_lose_by_time():
+    sentence = verdict_sentence(timed(judged(0.1, Decision.B_BETTER), 0.3))
+    assert "Per second, short is worse: it wins by loss and loses by time (s = 0.819 [" in sentence
+
+
+def test_a_noisy_ratio_is_named():
+    item = dataclasses.replace(timed(judged(0.1, Decision.B_BETTER), 0.3), flags=("NOISY_TIMING",))
+    assert "NOISY_TIMING)." in verdict_sentence(item)
+
+
+@pytest.mark.parametrize(("axis", "k"), [(Axis.flops, "k = 1.131"), (Axis.seconds, "s = 1.221")])
+def test_the_deciding_axis_leads_and_the_loss_follows(axis, k):
+    item = timed(judged(-0.1, Decision.B_BETTER, flops=0.8), -0.3, axis=axis)
+    sentence = verdict_sentence(item)
+    amount = "FLOPs" if axis is Axis.flops else "device-seconds"
+    assert sentence.startswith(f"short is better than mha at equal {amount}: mha needs ")
+    assert f"more {amount} for the same loss (B_BETTER; {k} [" in sentence
+    assert "Per token, short is worse (k = 0.905" in sentence
+    assert sentence.count(f"Per {'FLOP' if axis is Axis.flops else 'second'}, ") == 0
 
 
 def test_a_factor_moves_k_and_its_interval_and_keeps_their_ratio():
     k = multiplier(-0.1, 0.03)
-    moved = scaled_multiplier(k, 1.25)
+    moved = shifted_multiplier(k, math.log(1.25))
     assert None not in (k.k, k.low, k.high, moved.k, moved.low, moved.high, moved.log_low)
     assert moved.k == pytest.approx(1.25 * math.exp(-0.1))
     assert moved.high / moved.low == pytest.approx(k.high / k.low)  # pyright: ignore
     assert moved.log_low == pytest.approx(math.log(moved.low))  # pyright: ignore
-    assert cost_multipliers(judged(0, Decision.A_BETTER, here=None), {"mha": 1.0}) == {}
+    assert cost_multipliers(judged(0, Decision.A_BETTER, here=None)) == {}
 
 
 def test_large_and_compute_multipliers_in_words():
@@ -154,7 +190,7 @@ def test_large_and_compute_multipliers_in_words():
 
 def test_one_line_a_treatment_whatever_the_names():
     hostile = judged(-0.1, Decision.A_BETTER, variant="a\nb\x1b[2J")
-    text = verdict_text([hostile, judged(0.1, Decision.B_BETTER)], {})
+    text = verdict_text([hostile, judged(0.1, Decision.B_BETTER)])
     assert len(text.split("\n")) == 2
     assert "\x1b" not in text
-    assert verdict_text([], {}) == NOTHING
+    assert verdict_text([]) == NOTHING

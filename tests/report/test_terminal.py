@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import RunState
 from harness.compare.stats.estimates import Multiplier
+from harness.compare.stats.speed_up import TimingRatio, effective_speed_up
 from harness.core import number_format
 from harness.report.tables import wording
 from harness.report.tables.markdown import markdown
@@ -105,17 +107,28 @@ def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width)
         for item in told.ladder
         if item.here
     ]
-    timed = {"step_seconds": {"mha": 3.0, "short": 4.0}}
-    told = dataclasses.replace(told, rungs=tuple(rungs), ladder=tuple(ladders), times=timed)
+    ladders[-1] = _timed(ladders[-1])
+    told = dataclasses.replace(told, rungs=tuple(rungs), ladder=tuple(ladders))
     lines = shown(told, width)
     text = " ".join(lines.split())
     assert text.count("mha needs k times as many tokens for the same loss") == 1
     assert "k = 0.638 [0.613, 0.664] per token, 0.797 [0.766, 0.830] per FLOP" in text
-    assert "per FLOP, 0.478 [0.459, 0.498] per second." in text
+    s = wording.format_multiplier(ladders[-1].here.speed_up)
+    assert s.startswith("0.478 [")
+    assert f"per FLOP; s = {s} per second (step time 1.333 [1.325, 1.342] times, 4 quads)." in text
     assert "not timed per second (gate=promote times each variant alone)" in text
     assert "1.288 [1.238, 1.341]" in text, "k per FLOP of hybrid at xs"
     assert max(map(len, lines.splitlines())) <= width
     assert "k = 0.638 [0.613, 0.664] per token, 0.797" in markdown(told).replace("\\", "")
+
+
+def _timed(ladder):
+    """The ladder of a treatment with steps a third longer."""
+    ratio = TimingRatio(math.log(4 / 3), 0.002, 3.0, 4, 0.004)
+    here = dataclasses.replace(
+        ladder.here, step_time=ratio, speed_up=effective_speed_up(ladder.here.k, ratio)
+    )
+    return dataclasses.replace(ladder, here=here)
 
 
 def _per_flop(k: Multiplier | None) -> Multiplier | None:

@@ -42,6 +42,10 @@ class StepTiming:
         return f"{text} {ends}, {ratio.quads} quads of SD {100 * (ratio.sd or 0.0):.1f} %{noisy}"
 
 
+NOT_TIMED = StepTiming()
+"""No step times."""
+
+
 def read_step_timing(content: Any, control: str = "") -> StepTiming:
     """Return what the content of timing.json says, whatever part of it is missing or damaged.
 

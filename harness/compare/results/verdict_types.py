@@ -11,6 +11,8 @@ from enum import Enum
 
 from harness.compare.stats.bet import Bet, BetDecision, Drift
 from harness.compare.stats.estimates import Effect, Multiplier, Projection, Trend
+from harness.compare.stats.speed_up import TimingRatio, multiplier_per_flop
+from harness.config.schema.decision import Axis
 
 
 class Decision(Enum):
@@ -102,15 +104,27 @@ class Rung:
     more_seeds: int | None
     """Number of further seeds that would halve the interval."""
     iso: tuple[IsoRow, ...] = ()
+    step_time: TimingRatio | None = None
+    """Step time of the treatment over the control's, timed apart; None if this scale was not timed."""
+    speed_up: Multiplier | None = None
+    """k at equal device-seconds (s); None without k or without `step_time`."""
+
+
+class EquivalenceUnit(Enum):
+    """Quantity that is tested for equivalence."""
+
+    log_k = "ln k"
+    loss = "the loss"
 
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Two one-sided tests (TOST) of |ln k| < margin."""
+    """Two one-sided tests (TOST) of |ln k| < margin, or of a loss difference."""
 
     margin: float
     p: float | None
     passed: bool
+    unit: EquivalenceUnit = EquivalenceUnit.log_k
 
 
 @dataclass(frozen=True)
@@ -124,9 +138,29 @@ class Here:
     p: float | None
     p_holm: float | None
     holm_low: float | None
-    """Lower end of the interval of ln k, at the level that Holm's procedure gives this variant."""
+    """Lower end of the interval of ln k on the deciding axis, at the level that Holm's procedure gives this
+    variant."""
     holm_high: float | None
     equivalence: Equivalence | None
+    axis: Axis = Axis.tokens
+    """Resource that decides: `p`, the interval and the equivalence are those of k at equal amounts of it."""
+    holm_level: float = 0.05
+    """Error rate at which Holm's procedure tests this variant."""
+    step_time: TimingRatio | None = None
+    speed_up: Multiplier | None = None
+    """k at equal device-seconds (s); None if the variants were not timed at this scale."""
+
+    @property
+    def multiplier(self) -> Multiplier | None:
+        """k on the deciding axis."""
+        return on_axis(self.axis, self.k, self.speed_up)
+
+
+def on_axis(axis: Axis, k: Multiplier | None, speed_up: Multiplier | None) -> Multiplier | None:
+    """Return the multiplier at equal amounts of a resource; None if it is not known."""
+    if axis is Axis.seconds:
+        return speed_up
+    return multiplier_per_flop(k) if k and axis is Axis.flops else k
 
 
 @dataclass(frozen=True)
@@ -145,6 +179,8 @@ class BetVerdict:
     settle: str
     """Next step that would decide it; empty if it is decided."""
     flags: tuple[str, ...] = ()
+    axis: Axis = Axis.tokens
+    """Resource at equal amounts of which k is given."""
 
 
 @dataclass(frozen=True)

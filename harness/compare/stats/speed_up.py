@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.compare.stats.compute_multiplier import multiplier_with_interval
-from harness.compare.stats.distributions import t_critical
+from harness.compare.stats.distributions import t_critical, t_two_sided_p
 from harness.compare.stats.estimates import Multiplier
 
 STEP_SHARE = 0.2
@@ -113,3 +113,22 @@ def effective_speed_up(k: Multiplier, ratio: TimingRatio, *, level: float = 0.95
     return dataclasses.replace(
         s, slope=k.slope, slope_se=k.slope_se, exponent=k.exponent, shared_se=k.shared_se
     )
+
+
+def multiplier_per_flop(k: Multiplier) -> Multiplier | None:
+    """Return k at equal FLOPs, as the ratio of model FLOPs has no error. None without k; k itself if that
+    ratio is within 1 % of 1."""
+    if k.k is None or k.log_k is None:
+        return None
+    return k if k.k_per_flop is None else shifted_multiplier(k, math.log(k.k_per_flop / k.k))
+
+
+def shifted_multiplier(k: Multiplier, log_factor: float) -> Multiplier:
+    """Return k with its interval and p, times a factor that is known exactly."""
+    logs = [None if log is None else log + log_factor for log in (k.log_k, k.log_low, k.log_high)]
+    numbers = [None if log is None else math.exp(log) for log in logs]
+    p = t_two_sided_p(logs[0] / k.log_se, k.df) if logs[0] is not None and k.log_se and k.df else k.p
+    return dataclasses.replace(
+        k, k=numbers[0], low=numbers[1], high=numbers[2], log_k=logs[0], log_low=logs[1], log_high=logs[2],
+        p=p, k_per_flop=None,
+    )  # fmt: skip

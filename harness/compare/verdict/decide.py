@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, Rung
+from harness.compare.results.verdict_types import Decision, Equivalence, EquivalenceUnit, Here, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect
 from harness.compare.verdict.flags import EXPLANATIONS, WITHHOLDS_DIRECTION, blocking_flags
+from harness.config.schema.decision import Axis
 
 DIRECTIONS = frozenset({Decision.A_BETTER, Decision.B_BETTER})
 """Decisions that call one variant better."""
+AXIS_AMOUNTS = {Axis.tokens: "tokens", Axis.flops: "FLOPs", Axis.seconds: "device-seconds"}
+"""Amounts that are equal where k on an axis is read."""
 MAX_MORE_SEEDS = 200
 """Largest number of further pairs that is advised."""
 
@@ -26,10 +29,10 @@ class Ruling:
 
 
 def decide_rung(
-    delta: Effect, p_holm: float | None, equivalence: float | None, flags: Sequence[str], alpha: float
+    delta: Effect, p_holm: float | None, equivalence: Equivalence | None, flags: Sequence[str], alpha: float
 ) -> Ruling:
     """Decide one scale. INVALID with a blocking flag; better if the Holm-adjusted p of the difference is
-    below alpha; EQUIVALENT if the TOST of ln k passes; else INCONCLUSIVE."""
+    below alpha; EQUIVALENT if the TOST passes; else INCONCLUSIVE."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
     if delta.mean is not None and p_holm is not None and p_holm < alpha:
@@ -37,8 +40,8 @@ def decide_rung(
             return Ruling(Decision.INCONCLUSIVE, explain_flags(withheld))
         decision = Decision.B_BETTER if delta.mean < 0 else Decision.A_BETTER
         return Ruling(decision, f"the loss difference is clear of zero (Holm-adjusted p {p_holm:.2g})")
-    if equivalence is not None and equivalence < alpha:
-        return Ruling(Decision.EQUIVALENT, f"k lies inside the margin around 1 (TOST p {equivalence:.2g})")
+    if equivalence is not None and equivalence.passed:
+        return Ruling(Decision.EQUIVALENT, f"{inside_margin(equivalence)} (TOST p {equivalence.p:.2g})")
     if delta.n < 2:
         return Ruling(Decision.INCONCLUSIVE, "fewer than two finished pairs")
     reason = (
@@ -47,15 +50,45 @@ def decide_rung(
     return Ruling(Decision.INCONCLUSIVE, reason)
 
 
-def decide_here(largest: Rung | None, flags: Sequence[str]) -> Ruling:
-    """Decide a ladder: by its largest scale that has a result, unless a flag of any scale blocks."""
+def inside_margin(equivalence: Equivalence) -> str:
+    """Return the clause that a test of equivalence shows if it passes."""
+    if equivalence.unit is EquivalenceUnit.loss:
+        return f"the loss difference lies within {equivalence.margin:g} of zero"
+    return "k lies inside the margin around 1"
+
+
+def decide_here(largest: Rung | None, here: Here | None, flags: Sequence[str], alpha: float) -> Ruling:
+    """Decide a ladder: by its largest scale that has a result, on the axis of the rule, unless a flag of any
+    scale blocks."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
-    if largest is None:
+    if largest is None or here is None:
         return Ruling(Decision.INCONCLUSIVE, "no scale has a result yet")
-    if largest.decision in DIRECTIONS and (withheld := sorted(WITHHOLDS_DIRECTION.intersection(flags))):
+    ruling = Ruling(largest.decision, largest.reason)
+    if here.axis is not Axis.tokens:
+        ruling = _decide_on_axis(largest, here, alpha)
+    if ruling.decision in DIRECTIONS and (withheld := sorted(WITHHOLDS_DIRECTION.intersection(flags))):
         return Ruling(Decision.INCONCLUSIVE, explain_flags(withheld))
-    return Ruling(largest.decision, largest.reason)
+    return ruling
+
+
+def _decide_on_axis(largest: Rung, here: Here, alpha: float) -> Ruling:
+    """Decide the largest scale by k at equal FLOPs or device-seconds: its Holm-adjusted p, then the TOST."""
+    if here.axis is Axis.seconds and "NOISY_TIMING" in largest.flags:
+        return Ruling(Decision.INVALID, explain_flags(["NOISY_TIMING"]))
+    if largest.n < 2:
+        return Ruling(Decision.INCONCLUSIVE, "fewer than two finished pairs")
+    k, name = here.multiplier, f"k at equal {AXIS_AMOUNTS[here.axis]}"
+    if here.axis is Axis.seconds and (here.step_time is None or here.step_time.se is None):
+        return Ruling(Decision.INCONCLUSIVE, f"the step times at {here.scale} were not measured")
+    if k is None or k.log_k is None or here.p_holm is None:
+        return Ruling(Decision.INCONCLUSIVE, f"there is no interval of {name}")
+    if here.p_holm < alpha:
+        decision = Decision.B_BETTER if k.log_k > 0 else Decision.A_BETTER
+        return Ruling(decision, f"{name} is clear of 1 (Holm-adjusted p {here.p_holm:.2g})")
+    if here.equivalence and here.equivalence.passed:
+        return Ruling(Decision.EQUIVALENT, f"{name} lies inside the margin (TOST p {here.equivalence.p:.2g})")
+    return Ruling(Decision.INCONCLUSIVE, f"{name} is not clear of 1 (Holm-adjusted p {here.p_holm:.2g})")
 
 
 def explain_flags(flags: Sequence[str]) -> str:
@@ -99,17 +132,33 @@ def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more
     return _more_seeds_text(more_seeds, clear) if more_seeds else "at least two seeds"
 
 
-def next_step_for_ladder(ruling: Ruling, flags: Sequence[str], largest: Rung | None) -> str:
+def next_step_for_ladder(
+    ruling: Ruling, flags: Sequence[str], largest: Rung | None, here: Here | None
+) -> str:
     """Return the next step that would settle a ladder; empty if it is settled. largest: rung of the largest
-    scale that has a result."""
+    scale that has a result, with its numbers `here`."""
     if ruling.decision is Decision.INVALID:
-        return _repair_text(flags)
+        return _repair_text(flags) if blocking_flags(flags) else "time the steps on a host without other work"
     if ruling.decision is not Decision.INCONCLUSIVE:
         return ""
     if largest is None:
         return "finish the missing runs"
     finish = "finish the missing runs; " if "INCOMPLETE" in set(flags) - set(largest.flags) else ""
-    return finish + largest.settle
+    return finish + (_next_step_on_axis(here) if here and here.axis is not Axis.tokens else largest.settle)
+
+
+def _next_step_on_axis(here: Here) -> str:
+    """Return what would settle k on another axis than tokens."""
+    k, timed = here.multiplier, here.step_time
+    if here.axis is Axis.seconds and (timed is None or timed.se is None):
+        return "time the steps: the sweep command does, where it trains on this machine"
+    if k is None or k.log_se is None:
+        return "at least two seeds"
+    if timed and timed.se and here.axis is Axis.seconds and timed.se**2 > 0.5 * k.log_se**2:
+        return "time the steps more precisely, on an idle machine"
+    clear = seeds_to_clear(k.log_k, k.log_se, k.n, k.df, 0.95)
+    halve = seeds_to_halve(here.delta)
+    return _more_seeds_text(halve, clear) if halve else "at least two seeds"
 
 
 def _repair_text(flags: Sequence[str]) -> str:

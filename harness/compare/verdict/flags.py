@@ -65,6 +65,8 @@ _WARNINGS = {
     "TREND_AGAINST": "the line through the scales points the other way at the target",
     "DECLARED_DRIFT": "the scales hardly show how k changes with scale: the declared drift decides",
     "TARGET_FAR": "the target is more than two decades of compute beyond the largest scale",
+    "NOISY_TIMING": "the timed steps scatter by over 2 % on a shared host: the speed-up decides nothing",
+    "TARGET_UNTIMED": "the step times at the target are not known: that of a smaller scale does not tell",
 }
 BLOCKING = frozenset(_BLOCKING)
 WITHHOLDS_DIRECTION = frozenset({"DECAY_UNVERIFIED"})
@@ -242,7 +244,7 @@ def tuning_flags(tuning: Mapping[str, Any], control: str, variant: str, seeds: S
     """Return the flags of the learning-rate tuning. tuning: `{variant: {"points", "edge", "seed"}}`."""
     a, b = tuning.get(control) or {}, tuning.get(variant) or {}
     conditions = {
-        "UNEQUAL_TUNING": a.get("points") != b.get("points"),
+        "UNEQUAL_TUNING": any(a.get(key) != b.get(key) for key in ("points", "rates")),
         "LR_GRID_EDGE": bool(a.get("edge") or b.get("edge")),
         "SEED_REUSED_FOR_TUNING": bool({a.get("seed"), b.get("seed")}.intersection(seeds)),
     }

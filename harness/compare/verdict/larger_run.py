@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import BetVerdict, Rung
+from harness.compare.results.verdict_types import BetVerdict, Rung, on_axis
 from harness.compare.stats.bet import DATA_DRIFT, Bet, BetDecision, Drift, bet_at
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.multiple_testing import holm
 from harness.compare.verdict.decide import MAX_MORE_SEEDS, explain_flags, seeds_text
 from harness.compare.verdict.flags import WITHHOLDS_DIRECTION, blocking_flags
+from harness.config.schema.decision import Axis
 
 TARGET_RATIO = 10.0
 """Default target: FLOPs over those of the largest scale."""
+SAME_SCALE = 0.01
+"""Relative difference of FLOPs up to which a target is the largest scale itself."""
 FAR_RATIO = 100.0
 """Ratio of FLOPs above which a target is far from everything that was trained."""
 
@@ -38,14 +41,28 @@ def judge_bets(
 def estimate_bet(
     rule: Rule, rungs: Sequence[Rung], drift: Drift, target_flops: float | None = None
 ) -> Bet | None:
-    """Return ln k of one treatment at the target. None if a flag blocks the comparison, the largest scale has
-    no interval or no FLOPs, or the target is not beyond it."""
+    """Return ln k of one treatment at the target, on the axis of `bet_axis`. None if a flag blocks the
+    comparison, the largest scale has no interval or no FLOPs, or the target is not beyond it."""
     last = largest_rung(rungs)
     if last is None or any(blocking_flags(rung.flags) for rung in rungs) or not last.k or not last.flops:
         return None
-    points = [(math.log(rung.flops), rung.k) for rung in rungs if rung.k and rung.flops]
     target = target_flops or rule.target or TARGET_RATIO * last.flops
+    axis = bet_axis(rule, last, target)
+    scales = [last] if axis is Axis.seconds else rungs
+    points = [
+        (math.log(rung.flops), k)
+        for rung in scales
+        if rung.flops and (k := on_axis(axis, rung.k, rung.speed_up))
+    ]
     return bet_at([x for x, _ in points], [k for _, k in points], target, drift)
+
+
+def bet_axis(rule: Rule, last: Rung, target_flops: float) -> Axis:
+    """Return the axis of a bet: that of the rule, but tokens where it is seconds and the steps were not timed
+    at the target. The ratio of step times of a smaller scale is never carried up."""
+    at_target = last.flops is not None and math.isclose(target_flops, last.flops, rel_tol=SAME_SCALE)
+    timed = at_target and last.speed_up is not None
+    return Axis.tokens if rule.axis is Axis.seconds and not timed else rule.axis
 
 
 def largest_rung(rungs: Sequence[Rung]) -> Rung | None:
@@ -70,11 +87,24 @@ def judge_bet(
     withheld = sorted(WITHHOLDS_DIRECTION.intersection(flag for rung in rungs for flag in rung.flags))
     if withheld and decision in (BetDecision.BET_A, BetDecision.BET_B):
         decision = BetDecision.OPEN
+    axis = bet_axis(rule, last, estimate.target_flops)
     flags = _bet_flags(rule, rungs, estimate, p_holm)
+    if untimed := _without_step_times(rule, axis, last):
+        decision, withheld, flags = BetDecision.OPEN, [untimed], tuple(sorted({*flags, untimed}))
     lean = last.variant if estimate.log_k > 0 else last.control if estimate.log_k < 0 else ""
     settle = _next_step(estimate, last.n) if decision is BetDecision.OPEN else ""
+    settle = "time the steps at the target's shape, on a host without other work" if untimed else settle
     reason = explain_flags(withheld) if withheld else _reason(decision, estimate, rule, flags)
-    return BetVerdict(decision, estimate, p_holm, lean, drift, reason, settle, flags)
+    return BetVerdict(decision, estimate, p_holm, lean, drift, reason, settle, flags, axis)
+
+
+def _without_step_times(rule: Rule, axis: Axis, last: Rung) -> str:
+    """Return the flag because of which a rule in seconds leaves a bet open; empty if none does."""
+    if rule.axis is not Axis.seconds:
+        return ""
+    if axis is not Axis.seconds:
+        return "TARGET_UNTIMED"
+    return "NOISY_TIMING" if "NOISY_TIMING" in last.flags else ""
 
 
 def _bet_flags(rule: Rule, rungs: Sequence[Rung], estimate: Bet, p_holm: float | None) -> tuple[str, ...]:

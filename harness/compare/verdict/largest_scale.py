@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 
 from harness.compare.inputs.pairing import one_run_per_seed
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Here, Rung
+from harness.compare.results.verdict_types import Here, Rung, on_axis
 from harness.compare.stats.block_variance import SeedBlock, block_effect, noisier_arms, seed_block
 from harness.compare.stats.distributions import t_critical
+from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.multiple_testing import holm, holm_levels
 from harness.compare.verdict.flags import blocking_flags
-from harness.compare.verdict.per_scale import DraftRung, compute_multipliers, equivalence_test
+from harness.compare.verdict.per_scale import (
+    DraftRung,
+    compute_multipliers,
+    equivalence_test,
+    speed_up,
+    step_time,
+)
+from harness.config.schema.decision import Axis
 
 NOISIER_ARM = "NOISIER_ARM"
 DraftLadders = Mapping[str, Sequence[DraftRung]]
@@ -85,9 +93,15 @@ class CorrectedTest:
 
 
 def correct_over_treatments(ladders: DraftLadders, rule: Rule) -> dict[str, CorrectedTest]:
-    """Correct the p of each treatment's largest scale over the treatments."""
+    """Correct the p of each treatment's largest scale, of the loss at equal tokens, over the treatments."""
+    return correct_on_axis(ladders, rule, Axis.tokens)
+
+
+def correct_on_axis(ladders: DraftLadders, rule: Rule, axis: Axis) -> dict[str, CorrectedTest]:
+    """Correct the p of k = 1 at equal amounts of a resource over the treatments; for tokens that of the loss
+    difference."""
     largest = [largest_draft(drafts) for drafts in ladders.values()]
-    p = [draft.p if draft else None for draft in largest]
+    p = [_p_on_axis(draft, axis) if draft else None for draft in largest]
     corrected, levels = holm(p, len(rule.family)), holm_levels(p, rule.alpha, len(rule.family))
     return {
         name: CorrectedTest(*test)
@@ -95,14 +109,29 @@ def correct_over_treatments(ladders: DraftLadders, rule: Rule) -> dict[str, Corr
     }
 
 
+def _p_on_axis(draft: DraftRung, axis: Axis) -> float | None:
+    """Return the p of k = 1 on an axis. A sequential p exists for the loss alone, so none at a look."""
+    if axis is Axis.tokens:
+        return draft.p
+    k = on_axis(axis, draft.k, speed_up(draft))
+    return None if k is None or draft.position else k.p
+
+
 def here_numbers(draft: DraftRung, rung: Rung, test: CorrectedTest) -> Here:
     """Return the numbers of the largest scale. At a look the level is the share of alpha that it spends."""
-    rule, k = draft.context.rule, draft.k
+    rule = draft.context.rule
     level = test.level * (draft.position.alpha / rule.alpha if draft.position else 1.0)
-    low = high = None
-    if k and k.log_k is not None and k.log_se is not None and k.df:
-        half = t_critical(k.df, 1 - level) * k.log_se
-        low, high = k.log_k - half, k.log_k + half
+    k = on_axis(rule.axis, draft.k, rung.speed_up)
+    low, high = log_interval(k, level)
     return Here(
-        rung.scale, rung.delta, k, draft.p, test.p_holm, low, high, equivalence_test(draft),
+        rung.scale, rung.delta, draft.k, _p_on_axis(draft, rule.axis), test.p_holm, low, high,
+        equivalence_test(draft, k), rule.axis, level, step_time(draft), rung.speed_up,
     )  # fmt: skip
+
+
+def log_interval(k: Multiplier | None, alpha: float) -> tuple[float | None, float | None]:
+    """Return the ends of the interval of ln k that errs by alpha; None without one."""
+    if k is None or k.log_k is None or k.log_se is None or not k.df:
+        return None, None
+    half = t_critical(k.df, 1 - alpha) * k.log_se
+    return k.log_k - half, k.log_k + half

@@ -15,7 +15,12 @@ from harness.compare.stats.multiple_testing import sign_flip, smallest_p
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.verdict.decide import decide_here, next_step_for_ladder
 from harness.compare.verdict.larger_run import declared_drift, judge_bets
-from harness.compare.verdict.largest_scale import CorrectedTest, here_numbers, largest_draft
+from harness.compare.verdict.largest_scale import (
+    CorrectedTest,
+    correct_on_axis,
+    here_numbers,
+    largest_draft,
+)
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
 
@@ -24,9 +29,9 @@ def judge_ladders(
     rule: Rule,
     ladders: Mapping[str, Sequence[DraftRung]],
     rungs: Mapping[str, Sequence[Rung]],
-    tests: Mapping[str, CorrectedTest],
 ) -> tuple[Ladder, ...]:
-    """Judge each treatment over its scales. tests: those of the largest scales, corrected together."""
+    """Judge each treatment over its scales, on the axis of the rule."""
+    tests = correct_on_axis(ladders, rule, rule.axis)
     drifts = {name: declared_drift(rule, _touched_nodes(drafts)) for name, drafts in ladders.items()}
     bets = judge_bets(rule, rungs, drifts)
     without_bets = [_judge_ladder(drafts, rungs[name], tests[name]) for name, drafts in ladders.items()]
@@ -53,7 +58,8 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
     pooled, heterogeneity = _pool_multipliers(drafts), heterogeneity_p([d.k for d in drafts if d.k])
     differ = heterogeneity is not None and heterogeneity < LEVEL
     flags = _ladder_flags(drafts, differ)
-    ruling = decide_here(largest, flags)
+    here = here_numbers(draft, largest, test) if draft and largest else None
+    ruling = decide_here(largest, here, flags, rule.alpha)
     paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
     deltas = [draft.pairing.loss_differences for draft in paired_drafts]
     slopes = [draft.k and draft.k.slope for draft in paired_drafts]
@@ -64,7 +70,7 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
         control=rule.control,
         positive_control=pairing.variant == rule.positive_control,
         scales=tuple(rung.scale for rung in judged_rungs),
-        here=here_numbers(draft, largest, test) if draft and largest else None,
+        here=here,
         bet=None,
         k=None if differ else pooled,
         heterogeneity_p=heterogeneity,
@@ -76,7 +82,7 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
-        settle=next_step_for_ladder(ruling, flags, largest),
+        settle=next_step_for_ladder(ruling, flags, largest, here),
     )
 
 

@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 
 from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.step_timing import NOT_TIMED, StepTiming
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import DomainEffect, Equivalence, Look, Pair, Rung
-from harness.compare.stats.compute_multiplier import ControlSlope, compute_multiplier
+from harness.compare.results.verdict_types import (
+    DomainEffect,
+    Equivalence,
+    EquivalenceUnit,
+    Look,
+    Pair,
+    Rung,
+)
+from harness.compare.stats.compute_multiplier import compute_multiplier
+from harness.compare.stats.control_slope import ControlSlope
 from harness.compare.stats.estimates import Effect, Multiplier
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.paired_effects import (
@@ -23,12 +32,17 @@ from harness.compare.stats.paired_effects import (
     variance_mismatch,
     welch_effect,
 )
+from harness.compare.stats.speed_up import TimingRatio, effective_speed_up
 from harness.compare.verdict.control_slopes import control_slopes
 from harness.compare.verdict.decide import decide_rung, next_step_for_rung, seeds_to_halve
 from harness.compare.verdict.flags import paths_far_above, rung_flags, tuning_flags
 from harness.compare.verdict.interim_looks import LookPosition, look_position, look_rows, sequential_p_at_look
 from harness.compare.verdict.iso_compute import iso_rows
+from harness.config.schema.decision import Axis
 from harness.records.run.training_target import END
+
+
+NO_SLOPES: Mapping[str, ControlSlope] = {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class TreatmentContext:
     """Number of tests: treatments x scales."""
     damaged: bool = False
     """True if a record of the whole sweep is damaged."""
+    timing: StepTiming = NOT_TIMED
+    """Step times, at the scale that was timed."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +92,14 @@ def draft_rungs(
     tuning: Mapping[str, Any],
     family: int,
     damaged: bool = False,
+    timing: StepTiming = NOT_TIMED,
+    known_slopes: Mapping[str, ControlSlope] = NO_SLOPES,
 ) -> list[DraftRung]:
     """Judge every rung of one treatment, before Holm's correction over all of them.
 
     The A/A library, which holds for full runs, is checked against the noise of these pairs, pooled over
-    scales. `family` is the number of tests.
+    scales. `family` is the number of tests; known_slopes: the control's by scale, if they are not to come
+    from its own runs.
     """
     judged_at_end = {pairing.scale for pairing in pairings if pairing.look == END}
     floors = {scale: floor for scale, floor in floors.items() if scale in judged_at_end}
@@ -89,8 +108,8 @@ def draft_rungs(
     outliers = {pairing.scale: mask for pairing, mask in zip(pairings, outlier_masks(deltas), strict=True)}
     noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
     context = TreatmentContext(
-        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *control_slopes(pairings), tuning,
-        outliers, family, damaged,
+        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *control_slopes(pairings, known_slopes), tuning,
+        outliers, family, damaged, timing,
     )  # fmt: skip
     return [_draft_rung(pairing, context) for pairing in pairings]
 
@@ -124,24 +143,42 @@ def compute_multipliers(
     return k, k_ladder
 
 
-def equivalence_test(draft: DraftRung) -> Equivalence | None:
-    """Return the TOST of a rung's ln k; None without a multiplier. At a look p holds for that look alone, so
-    it is corrected by the share of alpha that the look spends."""
-    k, rule = draft.k, draft.context.rule
-    if k is None:
+def step_time(draft: DraftRung) -> TimingRatio | None:
+    """Return the timed ratio of step times; None if this scale was not timed. That of another scale is never
+    taken instead."""
+    timing, pairing = draft.context.timing, draft.pairing
+    return timing.ratios.get(pairing.variant) if timing.scale == pairing.scale else None
+
+
+def speed_up(draft: DraftRung) -> Multiplier | None:
+    """Return k at equal device-seconds; None without k, or if this scale was not timed."""
+    ratio = step_time(draft)
+    return effective_speed_up(draft.k, ratio, level=draft.delta.level) if draft.k and ratio else None
+
+
+def equivalence_test(draft: DraftRung, k: Multiplier | None) -> Equivalence | None:
+    """Return the TOST of a rung's ln k on some axis, or of its loss difference if the rule has a margin for
+    that and tokens decide; None without a multiplier. At a look p holds for that look alone, so it is
+    corrected by the share of alpha that the look spends."""
+    rule, delta = draft.context.rule, draft.delta
+    in_nats = rule.margin_nats if rule.axis is Axis.tokens else None
+    if in_nats is not None:
+        p, margin, unit = tost(delta.mean, delta.se, delta.df, in_nats), in_nats, EquivalenceUnit.loss
+    elif k is not None:
+        p, margin, unit = tost(k.log_k, k.log_se, k.df, rule.margin), rule.margin, EquivalenceUnit.log_k
+    else:
         return None
-    p = tost(k.log_k, k.log_se, k.df, rule.margin)
     if p is not None and draft.position is not None:
         p = min(1.0, p * (rule.alpha / draft.position.alpha))
-    return Equivalence(rule.margin, p, p is not None and p < rule.alpha)
+    return Equivalence(margin, p, p is not None and p < rule.alpha, unit)
 
 
 def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
     """Decide a rung from its Holm-adjusted p and return it with all its numbers."""
     pairing, delta, k, rule = draft.pairing, draft.delta, draft.k, draft.context.rule
     flags = tuple(sorted(draft.flags))
-    equivalence = equivalence_test(draft)
-    ruling = decide_rung(delta, p_holm, equivalence and equivalence.p, flags, rule.alpha)
+    equivalence = equivalence_test(draft, k)
+    ruling = decide_rung(delta, p_holm, equivalence, flags, rule.alpha)
     more_seeds = seeds_to_halve(delta)
     controls, _ = pairing.judged_results
     first = controls[0][1] if controls else None
@@ -179,6 +216,8 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         settle=next_step_for_rung(ruling, delta, flags, more_seeds),
         more_seeds=more_seeds,
         iso=iso_rows(pairing, level=delta.level),
+        step_time=step_time(draft),
+        speed_up=speed_up(draft),
     )
 
 
@@ -191,6 +230,8 @@ def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier
         flags.add("VARIANCE_MISMATCH")
     if context.damaged:
         flags.add("DAMAGED")
+    if context.timing.scale == pairing.scale and context.timing.is_noisy(pairing.variant):
+        flags.add("NOISY_TIMING")
     if context.outliers[pairing.scale].any():
         flags.add("OUTLIER_SEED")
     if paths_far_above(pairing, context.noise_sd.get(pairing.scale)):

@@ -1,8 +1,8 @@
 """Promotion gate with four criteria. A candidate must win three and lose the fourth by at most its margin.
 
 Each criterion is an advantage, positive if the candidate is better: ln k; minus ln of the ratio of step
-times, or of FLOPs per token if that is worse; minus ln of the ratio of peak memory; and the control's rate of
-diverged or spiked runs minus the candidate's.
+times, at the worse end of its interval, or of FLOPs per token if that is worse; minus ln of the ratio of peak
+memory; and the control's rate of diverged or spiked runs minus the candidate's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike
 
 from harness.compare.inputs.json_values import dict_or_empty, number_or_none
 from harness.compare.inputs.run_records import RunRecord
+from harness.compare.inputs.step_timing import read_step_timing
 from harness.compare.results.verdict_types import Criterion, Decision, GateResult, Ladder
+from harness.compare.stats.speed_up import TimingRatio
 from harness.compare.verdict.per_scale import DraftRung
 from harness.compare.verdict.run_outcomes import diverged_paths, ended_runs
 from harness.records.run.metrics import read_curve
@@ -40,8 +42,8 @@ LIMIT_SDS = 7.0
 class GateMeasurements:
     """Measurements of one variant other than its losses. None if not measured."""
 
-    step_seconds: float | None
-    """Seconds per step, from a separate timing pass, never from runs that shared a host."""
+    step_time: TimingRatio | None
+    """Step time over the control's, from a separate timing pass, never from runs that shared a host."""
     peak_bytes: float | None
     flops_per_token: float | None
     """Model FLOPs per token at the timed scale."""
@@ -54,21 +56,14 @@ class GateMeasurements:
 def gate_measurements(
     drafts: Sequence[DraftRung], timing: Mapping[str, Any], spikes: SpikeCache
 ) -> tuple[GateMeasurements, GateMeasurements]:
-    """Return the measurements of control and treatment; fills `spikes`. timing: `{"scale": s, "variants":
-    {variant: {"step_seconds": s, "peak_bytes": b}}}`."""
+    """Return the measurements of control and treatment; fills `spikes`. timing: content of timing.json."""
     diverged = diverged_paths(drafts)
-    sides = zip((drafts[0].pairing.control, drafts[0].pairing.variant), ended_runs(drafts), strict=True)
-    control, treatment = (_variant_measurements(name, runs, diverged, timing, spikes) for name, runs in sides)
+    pairing = drafts[0].pairing
+    sides = zip((pairing.control, pairing.variant), ended_runs(drafts), strict=True)
+    control, treatment = (
+        _variant_measurements(name, pairing.control, runs, diverged, timing, spikes) for name, runs in sides
+    )
     return control, treatment
-
-
-def timed_steps(timing: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds per step by variant that the timing pass measured."""
-    timed = {
-        name: _positive_or_none(dict_or_empty(values).get("step_seconds"))
-        for name, values in dict_or_empty(timing.get("variants")).items()
-    }
-    return {name: seconds for name, seconds in timed.items() if seconds}
 
 
 def evaluate_gate(
@@ -81,7 +76,7 @@ def evaluate_gate(
     limits = DEFAULT_MARGINS | dict(margins or {})
     criteria = (
         _quality_criterion(ladder, limits["quality"]),
-        _speed_criterion(control, candidate, limits["speed"]),
+        _speed_criterion(ladder, control, candidate, limits["speed"]),
         _memory_criterion(control, candidate, limits["memory"]),
         _stability_criterion(ladder, control, candidate, limits["stability"]),
     )
@@ -109,9 +104,15 @@ def decide_gate(variant: str, criteria: Sequence[Criterion], *, invalid: bool = 
 
 
 def _variant_measurements(
-    name: str, runs: Sequence[RunRecord], diverged: set[str], timing: Mapping[str, Any], spikes: SpikeCache
+    name: str,
+    control: str,
+    runs: Sequence[RunRecord],
+    diverged: set[str],
+    timing: Mapping[str, Any],
+    spikes: SpikeCache,
 ) -> GateMeasurements:
     timed = dict_or_empty(dict_or_empty(timing.get("variants")).get(name))
+    ratios = read_step_timing(timing, control).ratios
     for run in runs:
         if run.path not in diverged and run.path not in spikes:
             spikes[run.path] = has_spike(run)
@@ -120,7 +121,7 @@ def _variant_measurements(
     records = [run.provenance for run in runs]
     flops = [record.facts.flops_per_token for record in records if record.scale == timing.get("scale")]
     return GateMeasurements(
-        _positive_or_none(timed.get("step_seconds")), _positive_or_none(timed.get("peak_bytes")),
+        ratios.get(name), _positive_or_none(timed.get("peak_bytes")),
         _positive_or_none(flops[0]) if flops else None, sum(judged_runs), len(judged_runs),
     )  # fmt: skip
 
@@ -137,18 +138,24 @@ def _quality_criterion(ladder: Ladder, margin: float) -> Criterion:
     return Criterion("quality", ladder.decision is Decision.B_BETTER, low, margin, detail)
 
 
-def _speed_criterion(control: GateMeasurements, candidate: GateMeasurements, margin: float) -> Criterion:
-    """Return the speed criterion from step time and FLOPs per token; its value is the worse of the two."""
-    times = _log_advantage(control.step_seconds, candidate.step_seconds)
+def _speed_criterion(
+    ladder: Ladder, control: GateMeasurements, candidate: GateMeasurements, margin: float
+) -> Criterion:
+    """Return the speed criterion from step time and FLOPs per token; its value is the worse of the two. Of
+    the step times the worse end of the interval counts, so that a wide one does not pass as a small loss."""
     flops = _log_advantage(control.flops_per_token, candidate.flops_per_token)
-    if times is None or flops is None:
-        missing = "step time" if times is None else "FLOPs per token at the timed scale"
+    ratio = candidate.step_time
+    if ratio is None or flops is None:
+        missing = "step time" if ratio is None else "FLOPs per token at the timed scale"
         return Criterion("speed", None, None, margin, f"{missing} of both variants was not measured")
+    interval = "" if ratio.se is None else f" [{math.exp(ratio.low):.3f}, {math.exp(ratio.high):.3f}]"
     detail = (
-        f"step time {candidate.step_seconds:.4g} s against {control.step_seconds:.4g} s, "
-        f"FLOPs per token {candidate.flops_per_token:.4g} against {control.flops_per_token:.4g}"
+        f"step time {ratio.ratio:.3f}{interval} times the control's, FLOPs per token "
+        f"{candidate.flops_per_token:.4g} against {control.flops_per_token:.4g}"
     )
-    value = min(times, flops)
+    value = min(-ratio.log_ratio if ratio.se is None else -ratio.high, flops)
+    if "NOISY_TIMING" in ladder.flags:
+        return Criterion("speed", None, value, margin, f"{detail}; NOISY_TIMING decides nothing")
     return Criterion("speed", value >= 0, value, margin, detail)
 
 

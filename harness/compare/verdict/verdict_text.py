@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from harness.compare.results.verdict_types import BetVerdict, Decision, Ladder
+from harness.compare.results.verdict_types import BetVerdict, Decision, Here, Ladder
 from harness.compare.stats.bet import BetDecision
+from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier, SlopeAxis
+from harness.compare.stats.speed_up import multiplier_per_flop
+from harness.compare.verdict.decide import AXIS_AMOUNTS
+from harness.config.schema.decision import Axis
 from harness.core.number_format import format_scientific, plain_text
 
 MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
 """Quantity that k multiplies."""
+PER = {Axis.tokens: "per token", Axis.flops: "per FLOP", Axis.seconds: "per second"}
+"""Cost that k counts on each axis."""
 NOTHING = "Nothing to compare: no treatment has runs at a scale of the control."
 
 
-def verdict_text(ladders: Sequence[Ladder], step_seconds: Mapping[str, float]) -> str:
+def verdict_text(ladders: Sequence[Ladder]) -> str:
     """Return the verdict in words, one line per treatment."""
-    lines = (plain_text(verdict_sentence(ladder, step_seconds)) for ladder in ladders)
+    lines = (plain_text(verdict_sentence(ladder)) for ladder in ladders)
     return "\n".join(lines) or NOTHING
 
 
-def verdict_sentence(ladder: Ladder, step_seconds: Mapping[str, float]) -> str:
-    """Return the verdict on one treatment: at the largest scale per token, then per FLOP and per second where
-    these are known, then for a larger run.
-
-    step_seconds: seconds per step by variant, each timed alone; empty if they were not timed.
-    """
+def verdict_sentence(ladder: Ladder) -> str:
+    """Return the verdict on one treatment: at the largest scale on the axis of the rule, then on the others
+    that are known, then for a larger run."""
     role = ", the positive control," if ladder.positive_control else ""
     if ladder.decision is Decision.INVALID or ladder.here is None:
         return f"{ladder.variant}{role} cannot be judged against {ladder.control}: {ladder.reason} (INVALID)."
@@ -35,14 +37,19 @@ def verdict_sentence(ladder: Ladder, step_seconds: Mapping[str, float]) -> str:
     phrase += place_phrase(ladder)
     open_question = ladder.decision is Decision.INCONCLUSIVE
     reason = ladder.reason if open_question else tokens_phrase(ladder)
-    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.here.k))))
+    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.here))))
     sentence = f"{phrase}{f': {reason}' if reason else ''} ({numbers})."
-    return " ".join(filter(None, [sentence, *_cost_sentences(ladder, step_seconds), bet_sentence(ladder)]))
+    return " ".join(filter(None, [sentence, *_cost_sentences(ladder), bet_sentence(ladder)]))
 
 
 def place_phrase(ladder: Ladder) -> str:
-    """Return ` at m` with the largest scale that was trained; '' if there is one scale only."""
-    return f" at {ladder.here.scale}" if ladder.here and len(ladder.scales) > 1 else ""
+    """Return ` at m` with the largest scale that was trained, if there are several, and what is made equal if
+    that is not tokens."""
+    if ladder.here is None:
+        return ""
+    place = f" at {ladder.here.scale}" if len(ladder.scales) > 1 else ""
+    axis = ladder.here.axis
+    return place if axis is Axis.tokens else f"{place} at equal {AXIS_AMOUNTS[axis]}"
 
 
 def bet_sentence(ladder: Ladder) -> str:
@@ -64,7 +71,8 @@ def _bet_numbers(ladder: Ladder, bet: BetVerdict) -> str:
     """Return k at the target with its interval, and the chance of the variant that leads."""
     estimate = bet.estimate
     k, low, high = (math.exp(end) for end in (estimate.log_k, estimate.low, estimate.high))
-    text = f"k = {k:.3f} [{low:.3f}, {high:.3f}] at 90 %"
+    amounts = "" if bet.axis is Axis.tokens else f" at equal {AXIS_AMOUNTS[bet.axis]}"
+    text = f"k{amounts} = {k:.3f} [{low:.3f}, {high:.3f}] at 90 %"
     if not bet.lean:
         return text
     chance = estimate.chance if bet.lean == ladder.variant else 1 - estimate.chance
@@ -83,61 +91,73 @@ def decision_phrase(decision: Decision, *, treatment: str, control: str) -> str:
 
 
 def tokens_phrase(ladder: Ladder) -> str:
-    """Return k in words: `mha needs 12 % fewer tokens for the same loss`; '' without a multiplier."""
-    item = ladder.here.k if ladder.here else None
-    if item is None or item.k is None:
+    """Return k on the deciding axis in words: `mha needs 12 % fewer tokens for the same loss`; '' without."""
+    here = ladder.here
+    item = here.multiplier if here else None
+    if here is None or item is None or item.k is None:
         return ""
-    k, quantity = item.k, MULTIPLIED[item.estimand]
+    k, quantity = item.k, MULTIPLIED[item.estimand] if here.axis is Axis.tokens else AXIS_AMOUNTS[here.axis]
     if k >= 2:
         amount = f"{k:.3g} times the {quantity}"
     else:
-        fewer = "less" if item.estimand is SlopeAxis.k_compute else "fewer"
+        fewer = "less" if quantity == MULTIPLIED[SlopeAxis.k_compute] else "fewer"
         amount = f"{100 * abs(k - 1):.2g} % {'more' if k >= 1 else fewer} {quantity}"
     return f"{ladder.control} needs {amount} for the same loss"
 
 
-def cost_multipliers(ladder: Ladder, step_seconds: Mapping[str, float]) -> dict[str, Multiplier]:
-    """Return k `per FLOP` and `per second`, with their intervals, where it differs from k and is known.
-
-    The ratios of FLOPs and of seconds between the variants are taken as exact.
-    """
-    k = ladder.here.k if ladder.here else None
-    times = [step_seconds.get(name) for name in (ladder.control, ladder.variant)]
-    if k is None or k.k is None:
+def cost_multipliers(ladder: Ladder) -> dict[str, Multiplier]:
+    """Return k `per FLOP` and `per second`, the latter with the error of the timed ratio, where it differs
+    from k and is known. That of the deciding axis is among them."""
+    k, here = (ladder.here.k, ladder.here) if ladder.here else (None, None)
+    if k is None or k.k is None or here is None:
         return {}
-    multipliers = {} if k.k_per_flop is None else {"per FLOP": scaled_multiplier(k, k.k_per_flop / k.k)}
-    if times[0] and times[1]:
-        multipliers["per second"] = scaled_multiplier(k, times[0] / times[1])
-    return multipliers
+    per_flop = multiplier_per_flop(k) if k.k_per_flop is not None or here.axis is Axis.flops else None
+    costs = {PER[Axis.flops]: per_flop, PER[Axis.seconds]: here.speed_up}
+    return {cost: item for cost, item in costs.items() if item is not None and item.k is not None}
 
 
-def scaled_multiplier(k: Multiplier, factor: float) -> Multiplier:
-    """Return k and its interval times a factor that is known exactly."""
-    log, numbers = math.log(factor), {"k": k.k, "low": k.low, "high": k.high}
-    logs = {"log_k": k.log_k, "log_low": k.log_low, "log_high": k.log_high}
-    changes = {name: value if value is None else value * factor for name, value in numbers.items()}
-    changes |= {name: value if value is None else value + log for name, value in logs.items()}
-    return dataclasses.replace(k, **changes)
-
-
-def _numbers_text(k: Multiplier | None) -> str:
+def _numbers_text(here: Here) -> str:
+    k = here.multiplier
     if k is None or k.k is None or k.low is None or k.high is None:
         return ""
-    return f"k = {_interval_text(k)}, {k.n} pairs"
+    name = "s" if here.axis is Axis.seconds else "k"
+    return f"{name} = {_interval_text(k)}, {k.n} pairs"
 
 
 def _interval_text(k: Multiplier) -> str:
     return f"{k.k:.3f} [{k.low:.3f}, {k.high:.3f}]"
 
 
-def _cost_sentences(ladder: Ladder, step_seconds: Mapping[str, float]) -> Iterator[str]:
-    """Yield what holds per FLOP and per second, at the level that Holm's procedure gives this variant."""
+def _cost_sentences(ladder: Ladder) -> Iterator[str]:
+    """Yield what holds on the other axes, at the level that Holm's procedure gives this variant."""
     here = ladder.here
-    for cost, k in cost_multipliers(ladder, step_seconds).items():
-        if k.low is None or here is None or here.k is None or here.holm_low is None or here.holm_high is None:
-            continue
-        shift = (k.log_k or 0.0) - (here.k.log_k or 0.0)
-        outcome = f"{ladder.variant} and {ladder.control} cannot be told apart"
-        if here.holm_low + shift > 0 or here.holm_high + shift < 0:
-            outcome = f"{ladder.variant} is {'better' if here.holm_low + shift > 0 else 'worse'}"
-        yield f"{cost[0].upper()}{cost[1:]}, {outcome} (k = {_interval_text(k)})."
+    if here is None or here.k is None or here.k.k is None:
+        return
+    costs = {PER[Axis.tokens]: here.k} | cost_multipliers(ladder)
+    del costs[PER[here.axis]]
+    for cost, k in costs.items():
+        if k.low is not None:
+            name = "s" if cost == PER[Axis.seconds] else "k"
+            noisy = ", NOISY_TIMING" if name == "s" and "NOISY_TIMING" in ladder.flags else ""
+            outcome = _outcome_phrase(ladder, here, k, by_time=name == "s")
+            yield f"{cost[0].upper()}{cost[1:]}, {outcome} ({name} = {_interval_text(k)}{noisy})."
+
+
+def _outcome_phrase(ladder: Ladder, here: Here, k: Multiplier, *, by_time: bool) -> str:
+    """Return what an interval says, and that loss and time disagree where they do."""
+    side, by_loss = _side(k, here.holm_level), _side(here.k, here.holm_level)
+    if not side:
+        return f"{ladder.variant} and {ladder.control} cannot be told apart"
+    phrase = f"{ladder.variant} is {'better' if side > 0 else 'worse'}"
+    if not by_time or side * by_loss >= 0:
+        return phrase
+    won, lost = ("loss", "time") if by_loss > 0 else ("time", "loss")
+    return f"{phrase}: it wins by {won} and loses by {lost}"
+
+
+def _side(k: Multiplier | None, alpha: float) -> int:
+    """Return 1 if the interval that errs by alpha lies above 1, -1 if below, else 0."""
+    if k is None or k.log_k is None or k.log_se is None or not k.df:
+        return 0
+    half = t_critical(k.df, 1 - alpha) * k.log_se
+    return 1 if k.log_k > half else -1 if k.log_k < -half else 0

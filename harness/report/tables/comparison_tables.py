@@ -10,8 +10,8 @@ from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import FairnessRow, RunState
 from harness.compare.results.verdict_types import Ladder
 from harness.compare.stats.estimates import Multiplier
+from harness.compare.stats.speed_up import multiplier_per_flop
 from harness.compare.verdict.flags import BLOCKING, EXPLANATIONS
-from harness.compare.verdict.verdict_text import scaled_multiplier
 from harness.core.number_format import (
     MISSING,
     format_correlation,
@@ -146,7 +146,7 @@ def rungs(comparison: Comparison, ladder: Ladder) -> Table:
 def _multiplier_per_flop(k: Multiplier | None) -> str:
     if k is None or k.k is None or k.k_per_flop is None:
         return MISSING
-    return wording.format_multiplier(scaled_multiplier(k, k.k_per_flop / k.k))
+    return wording.format_multiplier(multiplier_per_flop(k))
 
 
 def domains(comparison: Comparison) -> Table:

@@ -7,18 +7,20 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from harness.compare.results.comparison import STEP_SECONDS, Comparison
+from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import RunState
-from harness.compare.results.verdict_types import Decision, Ladder
+from harness.compare.results.verdict_types import Decision, Here, Ladder
 from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
 from harness.compare.stats.observed_power import MAX_SEEDS, ObservedPower
 from harness.compare.verdict.verdict_text import (
     MULTIPLIED,
+    PER,
     bet_sentence,
     cost_multipliers,
     decision_phrase,
     place_phrase,
 )
+from harness.config.schema.decision import Axis
 from harness.core.number_format import (
     MISSING,
     format_number,
@@ -53,10 +55,12 @@ def k_meaning(comparison: Comparison) -> str:
         return ""
     control, quantity = plain_text(comparison.rule.control), MULTIPLIED[multipliers[0].estimand]
     amount = f"as {'many' if quantity == 'tokens' else 'much'} {quantity}"
+    timed = any(ladder.here and ladder.here.speed_up for ladder in comparison.ladder)
+    s = " s is k per second, with the error of the timed steps." if timed else ""
     return (
         f"k: {control} needs k times {amount} for the same loss; above 1 the variant is better, below 1 "
-        "worse. Per FLOP and per second, k counts these instead. In square brackets: 95 % intervals, where "
-        "none other is named."
+        f"worse. Per FLOP and per second, k counts these instead.{s} In square brackets: 95 % intervals, "
+        "where none other is named."
     )
 
 
@@ -148,12 +152,22 @@ def here_line(comparison: Comparison, ladder: Ladder) -> str:
     start = f"At {here.scale} ({here.delta.n} pairs{p}): "
     if here.k is None or here.k.k is None:
         return f"{start}loss difference {format_effect(here.delta)}, no multiplier."
-    costs = {PER_UNIT[here.k.estimand]: here.k}
-    costs |= cost_multipliers(ladder, comparison.times.get(STEP_SECONDS, {}))
+    costs = {PER_UNIT[here.k.estimand]: here.k} | cost_multipliers(ladder)
+    s = costs.pop(PER[Axis.seconds], None)
     numbers = ", ".join(f"{format_multiplier(k)} {cost}" for cost, k in costs.items())
-    hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
-    note = "" if "per second" in costs else f"; not timed per second{hint}"
-    return f"{start}k = {numbers}{note}."
+    return f"{start}k = {numbers}{_speed_up_text(comparison, here, s)}."
+
+
+def _speed_up_text(comparison: Comparison, here: Here, s: Multiplier | None) -> str:
+    """Return s with the step time that it rests on, or that the variants were not timed."""
+    if s is None or here.step_time is None:
+        hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
+        return f"; not timed per second{hint}"
+    ratio = here.step_time
+    if ratio.se is None:
+        return f"; s = {format_multiplier(s)} per second (step time {ratio.ratio:.3f} times, no interval)"
+    times = format_multiplier_interval(ratio.ratio, math.exp(ratio.low), math.exp(ratio.high))
+    return f"; s = {format_multiplier(s)} per second (step time {times} times, {ratio.quads} quads)"
 
 
 def bet_lines(ladder: Ladder) -> list[str]:
@@ -203,7 +217,9 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
         p = format_p_statement(test.p)
-        lines.append(f"Equivalence within ±{format_number(test.margin, 2)} in ln k {outcome} ({p}).")
+        lines.append(
+            f"Equivalence within ±{format_number(test.margin, 2)} in {test.unit.value} {outcome} ({p})."
+        )
     return [line for line in lines if line]
 
 
