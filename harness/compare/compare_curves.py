@@ -12,6 +12,7 @@ import polars as pl
 from harness.compare.inputs.evaluations import COLUMNS, Evals
 from harness.compare.inputs.importers.open_logs import LogReading, read_logs
 from harness.compare.inputs.importers.understood import UnderstoodLogs
+from harness.compare.inputs.known_slopes import known_slopes
 from harness.compare.inputs.log_tables import RUN_COLUMNS
 from harness.compare.inputs.log_units import LogUnit, to_losses, unit_mismatches
 from harness.compare.inputs.lr_grids import best_rates
@@ -47,6 +48,9 @@ def compare_curves(
     alpha: float = 0.05,
     decayed: str | None = None,
     unit: str | None = None,
+    margin_nats: float | None = None,
+    slope: float | None = None,
+    horizon: str | None = None,
 ) -> Comparison:
     """Return the verdict over tables or files with the columns variant, scale, seed, step, tokens, loss.
 
@@ -57,13 +61,16 @@ def compare_curves(
     for the ends; branch (share of the tokens at which a cooldown branch ends; empty on rows of the run
     itself), which gives k_tokens; data_seed; seconds (of the run so far); unit, or the option `unit` for all
     rows (nats, bits, perplexity, bits_per_byte, accuracy, higher_is_better). margin, in ln k, and alpha lie
-    between 0 and 1. The control defaults to the first variant. Tables have no hash of the examples, so
-    pairing by seed is flagged ORDER_UNVERIFIED. Raises UserError for unreadable tables and if there is
-    nothing to compare.
+    between 0 and 1; margin_nats is a margin in the loss itself, which needs no k. slope: nats by which the
+    control's loss falls an e-fold of tokens (SLOPE_GIVEN); horizon: the variant that is the control trained
+    for another number of tokens, which gives that slope and is no treatment. The control defaults to the
+    first variant. Tables have no hash of the examples, so pairing by seed is flagged ORDER_UNVERIFIED. Raises
+    UserError for unreadable tables and if there is nothing to compare.
     """
     inputs = read_curve_inputs(
-        tables, control=control, experiment=experiment, margin=margin, alpha=alpha, decayed=decayed, unit=unit
-    )
+        tables, control=control, experiment=experiment, margin=margin, alpha=alpha, decayed=decayed,
+        unit=unit, margin_nats=margin_nats, slope=slope, horizon=horizon,
+    )  # fmt: skip
     return judge(inputs)
 
 
@@ -76,9 +83,14 @@ def read_curve_inputs(
     alpha: float = 0.05,
     decayed: str | None = None,
     unit: str | None = None,
+    margin_nats: float | None = None,
+    slope: float | None = None,
+    horizon: str | None = None,
 ) -> VerdictInputs:
     """Read the tables that `compare_curves` judges. Raises UserError for unreadable ones."""
     _check_options(margin, alpha, decayed)
+    if margin_nats is not None and not margin_nats > 0:
+        raise UserError(f"margin_nats={margin_nats:g}: must lie above 0")
     if not isinstance(tables, UnderstoodLogs):
         logs = [tables] if isinstance(tables, pl.DataFrame | Path | str) else tables
         tables = read_logs(logs, LogReading())
@@ -87,17 +99,21 @@ def read_curve_inputs(
     name = variants[0] if control is None else control
     if name not in variants:
         raise UserError(f"control={name}: no such variant in the curves; {did_you_mean(name, variants)}")
-    if len(variants) == 1:
+    family = tuple(sorted({*variants} - {name, horizon}))
+    if not family:
         raise UserError(f"--curves: '{name}' is the only variant. Add the curves of another variant.")
-    family = tuple(sorted({*variants} - {name}))
-    rule = Rule("", name, None, (), margin, alpha, "none", family, "")
+    rule = Rule("", name, None, (), margin, alpha, "none", family, "", margin_nats=margin_nats)
     tuned = best_rates(to_losses(frame, unit))
     frame = _fill_missing(tuned.frame, vouched=decayed is not None)
     problems = unit_mismatches(frame.filter(_IS_SCORED), name)
     runs = [_record(run, problems) for run in frame.partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
-    notes = [*_notes(frame, runs, problems), *tuned.notes, *tables.notes]
-    return VerdictInputs(experiment, rule, runs, deviations, tuning=tuned.tuning, notes=notes)
+    known = known_slopes(runs, name, slope, horizon)
+    notes = [*_notes(frame, runs, problems), *tuned.notes, *tables.notes, *known.notes]
+    return VerdictInputs(
+        experiment, rule, known.compared_runs, deviations, tuning=tuned.tuning, notes=notes,
+        known_slopes=known.slopes,
+    )  # fmt: skip
 
 
 def _check_options(margin: float, alpha: float, decayed: str | None) -> None:

@@ -69,6 +69,12 @@ def make_parser() -> VerbParser:
     parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
     vouch = "with --curves: vouch that the learning rate had decayed at the last evaluation of each run"
     parser.add("--decayed", "last", vouch, choices=["last"])
+    nats = "with --curves: margin of practical equivalence in the loss itself, which needs no slope"
+    parser.add("--margin-nats", "NATS", nats, type=float)
+    slopes = "with --curves: fall of the control's loss an e-fold of tokens, if the logs do not show it"
+    parser.add("--slope", "NATS", slopes, type=float)
+    longer = "with --curves: the variant that is the control trained for another number of tokens: its slope"
+    parser.add("--horizon", "VARIANT", longer)
     units = "nats (default), bits, perplexity, bits_per_byte, accuracy or higher_is_better"
     parser.add("--unit", "UNIT", f"with --curves: unit of the losses: {units}")
     form = parser.add_mutually_exclusive_group()
@@ -110,7 +116,7 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
     names = ("decayed", "unit", "map", "name", "keep", "lines", "filter", "decimal", "empty", "skip_broken")
-    for name in names:
+    for name in (*names, "margin_nats", "slope", "horizon"):
         if getattr(options, name) and not options.curves:
             parser.error(f"--{name.replace('_', '-')} goes with --curves; a sweep records it")
     return options
@@ -155,8 +161,9 @@ def _judge_curves(options: argparse.Namespace) -> JudgedInput:
     logs = read_logs(files, reading)
     print(*logs.lines, sep="\n", file=sys.stderr if options.json or options.markdown else sys.stdout)
     evidence = read_curve_inputs(
-        logs, control=options.control, experiment=first.stem, decayed=options.decayed, unit=options.unit
-    )
+        logs, control=options.control, experiment=first.stem, decayed=options.decayed, unit=options.unit,
+        margin_nats=options.margin_nats, slope=options.slope, horizon=options.horizon,
+    )  # fmt: skip
     comparison = judge(evidence)
 
     def frames() -> Frames:

@@ -21,7 +21,7 @@ RULE_DAMAGE = ("rule_edited", "rule_damaged")
 """Kinds of deviations after which rule.json does not hold the rule that was fixed."""
 VERDICT_KEYS = (
     "control", "positive_control", "domains", "margin", "alpha", "stopping",
-    "target", "drift", "bet_margin", "match", "axis",
+    "target", "drift", "drift_df", "bet_margin", "match", "axis", "margin_nats",
 )  # fmt: skip
 """Keys of a rule that change a verdict."""
 
@@ -74,9 +74,11 @@ def _rule(node: Mapping[str, Any], runs: Sequence[RunRecord], content: Mapping[s
         hash=hash_json(content) if content else "",
         target=_positive_or_none(node.get("target")),
         drift=_positive_or_none(node.get("drift")),
+        drift_df=_positive_or_none(node.get("drift_df")) or 3.0,
         bet_margin=_number_between(node.get("bet_margin"), 0.05, 0.0, 1.0),
         match=_axis(node.get("match")),
         axis=_axis(node.get("axis")),
+        margin_nats=_positive_or_none(node.get("margin_nats")),
     )
 
 

@@ -51,11 +51,14 @@ class Rule:
     """Model FLOPs of the run that is decided about; None: ten times those of the largest scale."""
     drift: float | None = None
     """SD of ln k per root e-fold of compute between scales; None: the default of the kind of question."""
+    drift_df: float = 3.0
     bet_margin: float = 0.05
     match: Axis = Axis.tokens
     """Resource of which the two runs of a pair get equal amounts."""
     axis: Axis = Axis.tokens
     """Resource that a variant must save to count as better."""
+    margin_nats: float | None = None
+    """Half-width of the region of practical equivalence in the loss itself; None: `margin`, in ln k."""
 
     @property
     def uses_looks(self) -> bool:

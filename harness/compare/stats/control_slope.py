@@ -61,6 +61,32 @@ def horizon_slope(
     return ControlSlope(SlopeAxis.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), df, shared_errors)
 
 
+def length_slope(
+    end: ArrayLike, other: ArrayLike, ratio: float, *, exponent: float = TOKEN_EXPONENT
+) -> ControlSlope:
+    """Return the slope at the end of the control's runs from other runs of it, of another length, all decayed
+    at their ends (k_tokens, SLOPE_LOCAL).
+
+    end, other: shapes (n,), (m,), losses over unmatched seeds. ratio: tokens of the other runs over those of
+    the control. Both lengths count as equally noisy: pooled variance on n + m - 2 df; one run of each has no
+    SE. The chord becomes the slope at the end as in `horizon_slope`.
+    """
+    end, other = np.asarray(end, float), np.asarray(other, float)
+    bend = _end_slope_over_chord(1 / ratio, exponent)
+    g = float(end.mean() - other.mean()) / math.log(ratio) * bend
+    df = end.size + other.size - 2.0
+    squares = sum(float(((losses - losses.mean()) ** 2).sum()) for losses in (end, other))
+    error = math.sqrt(squares / df * (1 / end.size + 1 / other.size)) if df > 0 else None
+    se = None if error is None else error / abs(math.log(ratio)) * bend
+    shared_error = abs(_end_slope_over_chord(1 / ratio, exponent + EXPONENT_SD) / bend - 1)
+    return ControlSlope(SlopeAxis.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), max(df, 1.0), (shared_error,))
+
+
+def given_slope(g: float) -> ControlSlope:
+    """Return a slope that is told: `g` nats an e-fold of tokens, without error (k_tokens, SLOPE_GIVEN)."""
+    return ControlSlope(SlopeAxis.k_tokens, g, None, TOKEN_EXPONENT, ("SLOPE_GIVEN",))
+
+
 def _end_slope_over_chord(ratio: float, exponent: float) -> float:
     """Return the slope at the end divided by the chord, for a curve x^-exponent."""
     return exponent * math.log(ratio) / (ratio**exponent - 1) if exponent else 1.0

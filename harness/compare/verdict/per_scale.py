@@ -41,7 +41,6 @@ from harness.compare.verdict.iso_compute import iso_rows
 from harness.config.schema.decision import Axis
 from harness.records.run.training_target import END
 
-
 NO_SLOPES: Mapping[str, ControlSlope] = {}
 
 
@@ -107,8 +106,9 @@ def draft_rungs(
     floor_mismatch = variance_mismatch(deltas, [floors.get(pairing.scale) for pairing in pairings])
     outliers = {pairing.scale: mask for pairing, mask in zip(pairings, outlier_masks(deltas), strict=True)}
     noise_sd = {pairing.scale: value for pairing in pairings if (value := _noise_sd(pairing, floors, deltas))}
+    slopes = control_slopes(pairings, known_slopes)
     context = TreatmentContext(
-        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *control_slopes(pairings, known_slopes), tuning,
+        rule, {} if floor_mismatch else floors, floor_mismatch, noise_sd, *slopes, tuning,
         outliers, family, damaged, timing,
     )  # fmt: skip
     return [_draft_rung(pairing, context) for pairing in pairings]

@@ -51,6 +51,8 @@ class RuleConfig:
     """Held-out domains whose mean loss decides; empty means all."""
     margin: float = 0.01
     """Half-width of the region of practical equivalence, in ln k."""
+    margin_nats: float | None = None
+    """Half-width of that region in the loss itself, in its unit; null: `margin` decides, which needs k."""
     alpha: float = 0.05
     """Significance level of the verdicts."""
     stopping: Stopping = Stopping.none
@@ -58,6 +60,10 @@ class RuleConfig:
     """Model FLOPs of the run that the sweep decides about; null: ten times those of the largest scale."""
     drift: float | None = None
     """SD by which ln k moves per root e-fold of compute; null: .03, or .15 for a question about the data."""
+    drift_df: float = 3.0
+    """Degrees of freedom of that knowledge: what the ladder itself shows counts beside them."""
+    drift_from: list[str] = field(default_factory=list)
+    """Finished sweeps whose ladders tell the drift instead; five ladders of the same kind of question."""
     bet_margin: float = 0.05
     """Half-width in ln k at the target within which it does not matter which variant is taken."""
     match: Axis = Axis.tokens
