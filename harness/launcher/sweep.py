@@ -26,7 +26,7 @@ from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.stages.interim_looks import Looks, interim_looks
 from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
-from harness.launcher.stages.time_steps import time_variants
+from harness.launcher.stages.time_steps import check_step_times, time_variants
 from harness.launcher.stages.train_runs import EngineMaker, ready_engine, train_runs
 from harness.launcher.stages.tune_lr import tune_learning_rates
 from harness.launcher.sweep_lock import hold_sweep_lock
@@ -71,6 +71,7 @@ def launch(
     hooks, console = hooks or LaunchHooks(), console or Console()
     note = printer(console)
     check_trainable(configs)
+    check_step_times(configs[0])
     check_cache_writable()
     sweep_runs = prepare_runs(configs, hooks)
     for line in kept_mesh_lines(sweep_runs):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness.compare.verdict.interim_looks import LookDecision
-from harness.config.schema.decision import Stopping
+from harness.config.schema.decision import Axis, Stopping
 from harness.config.schema.run import StageConfig
 from harness.core.errors import UserError
 from harness.launcher.runs import Block, Run, make_blocks, run_dir, sweep_dir
@@ -156,6 +156,9 @@ def test_looks_need_branches(tmp_path):
         interim_looks(made, Stopping.looks)
     made.data.stages = []
     assert interim_looks(made, Stopping.looks) == (0.4, 0.8)
+    made.rule.axis = Axis.seconds
+    with pytest.raises(UserError, match="looks test the loss at equal tokens"):
+        interim_looks(made, Stopping.looks)
 
 
 def test_stopping_stands_as_it_was_written_down(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from harness.config.schema.decision import Axis, Gate, GateConfig
+from harness.core.errors import UserError
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
-from harness.launcher.stages.time_steps import time_variants
+from harness.launcher.stages.time_steps import check_step_times, time_variants
 from harness.records.run.status import State, Status, write_status
 from harness.records.sweep import ledger
 from harness.records.sweep.timing import read_timing
@@ -94,6 +95,15 @@ def test_it_says_the_ratio_and_how_long_it_took(tmp_path, passes):
         "  short: 1.105 times the control's step time [1.105, 1.105], 4 quads of SD 0.0 %",
         "timing pass: 12 s of steps",
     ]
+
+
+def test_seconds_that_nobody_would_measure_are_refused_at_launch(tmp_path):
+    (made,) = configs(tmp_path, variants=("mha",), seeds=(0,))
+    made.rule.axis = Axis.seconds
+    check_step_times(made)
+    made.engine.name = "slurm"
+    with pytest.raises(UserError, match=r"rule.axis=seconds: engine=slurm trains elsewhere"):
+        check_step_times(made)
 
 
 def test_a_treatment_without_its_control_is_not_timed(tmp_path, passes):

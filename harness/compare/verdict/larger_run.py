@@ -61,7 +61,7 @@ def bet_axis(rule: Rule, last: Rung, target_flops: float) -> Axis:
     """Return the axis of a bet: that of the rule, but tokens where it is seconds and the steps were not timed
     at the target. The ratio of step times of a smaller scale is never carried up."""
     at_target = last.flops is not None and math.isclose(target_flops, last.flops, rel_tol=SAME_SCALE)
-    timed = at_target and last.speed_up is not None
+    timed = at_target and last.speed_up is not None and last.speed_up.log_se is not None
     return Axis.tokens if rule.axis is Axis.seconds and not timed else rule.axis
 
 

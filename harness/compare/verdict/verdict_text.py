@@ -134,7 +134,7 @@ def _cost_sentences(ladder: Ladder) -> Iterator[str]:
     if here is None or here.k is None or here.k.k is None:
         return
     costs = {PER[Axis.tokens]: here.k} | cost_multipliers(ladder)
-    del costs[PER[here.axis]]
+    costs.pop(PER[here.axis], None)
     for cost, k in costs.items():
         if k.low is not None:
             name = "s" if cost == PER[Axis.seconds] else "k"

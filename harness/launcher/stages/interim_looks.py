@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.config.schema.decision import Stopping
+from harness.config.schema.decision import Axis, Stopping
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.run_directories import Note, set_state
@@ -29,9 +29,15 @@ Looks = tuple[float, ...]
 
 
 def interim_looks(config: Config, stopping: Stopping) -> Looks | None:
-    """Return the looks; None if the rule decides only at the end. Raises UserError without branches."""
+    """Return the looks; None if the rule decides only at the end. Raises UserError without branches,
+    or if the rule decides by FLOPs or seconds."""
     if stopping is Stopping.none:
         return None
+    if config.rule.axis is not Axis.tokens:
+        raise UserError(
+            f"rule.axis={config.rule.axis.value}: looks test the loss at equal tokens. Set "
+            "rule.stopping=none, or leave rule.axis=tokens."
+        )
     if config.data.stages:
         raise UserError(
             "rule.stopping=looks: a look before the end would not see data.stages of "

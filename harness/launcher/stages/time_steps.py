@@ -11,6 +11,7 @@ from typing import Any
 from harness.compare.inputs.step_timing import read_step_timing
 from harness.config.schema.decision import Axis, Gate
 from harness.config.schema.run import Config
+from harness.core.errors import UserError
 from harness.launcher.run_directories import Note
 from harness.launcher.runs import Block
 from harness.records.paths import SweepDir
@@ -63,6 +64,15 @@ def needs_step_times(config: Config) -> bool:
     """Return True if a gate or the rule asks for step times."""
     in_seconds = Axis.seconds in (config.rule.axis, config.rule.match)
     return config.gate.name is not Gate.none or in_seconds
+
+
+def check_step_times(config: Config) -> None:
+    """Raise UserError if the rule decides by step times that nobody will measure."""
+    if config.rule.axis is Axis.seconds and config.engine.name != "local":
+        raise UserError(
+            f"rule.axis=seconds: engine={config.engine.name} trains elsewhere, and steps are timed on this "
+            "machine alone, so nothing would be decided. Set rule.axis=tokens or rule.axis=flops."
+        )
 
 
 def _block_to_time(blocks: Sequence[Block], control: str) -> Block | None:
