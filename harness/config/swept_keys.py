@@ -68,7 +68,7 @@ def _check(others: Sequence[str], swept: Sequence[str], is_tuned: bool) -> None:
         )
     if key in ONE_VALUE or node in ONE_VALUE:
         raise UserError(f"{key} has several values, but {ONE_VALUE.get(key, ONE_VALUE.get(node))}.")
-    if node == "scale":
+    if node == "scale" and key != "scale.batch":
         raise UserError(
             f"{key} has several values, but a size needs a name. Write conf/scale/NAME.yaml for each, and "
             "sweep scale=NAME,NAME."

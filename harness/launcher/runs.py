@@ -181,8 +181,6 @@ def select_runs(blocks: Sequence[Block], condition: Callable[[Run], bool]) -> li
 
 
 _SHARED: Mapping[str, str] = {
-    "steps": "scale",
-    "tokens_per_step": "scale",
     "data_fingerprint": "data",
     "eval_fingerprint": "data",
     "base": "finetune.parent",

@@ -13,6 +13,7 @@ from harness.config.schema.run import Config
 from harness.core.cache.cache_dir import check_cache_writable
 from harness.core.cache.cache_usage import remove_unused
 from harness.core.errors import UserError
+from harness.launcher.comparable_runs import check_comparable
 from harness.launcher.engines.factory import batch_scripts, make_engine
 from harness.launcher.launch_plan import (
     LaunchPlan,
@@ -104,7 +105,9 @@ def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     check_distinct(sweep, configs)
     for config in configs:
         interim_looks(config, config.rule.stopping)
-    return _describe(sweep, configs, hooks)
+    sweep_runs = _describe(sweep, configs, hooks)
+    check_comparable(sweep_runs.blocks)
+    return sweep_runs
 
 
 def _describe(sweep: SweepDir, configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:

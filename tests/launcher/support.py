@@ -32,7 +32,7 @@ def config(runs: Path, variant: str = "mha", seed: int = 0, scale: str = "xs", *
         variant=VariantConfig(variant, ["model.attention"]),
         scale=ScaleConfig(scale, 1000, 12800, 10),
         optimizer=OptimizerConfig(learning_rate=0.001),
-        schedule=ScheduleConfig("constant"),
+        schedule=ScheduleConfig("wsd"),
         engine=_engine(engine),
         rule=RuleConfig(control="mha"),
         mesh=MeshConfig(),

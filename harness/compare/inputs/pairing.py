@@ -12,8 +12,11 @@ import numpy as np
 
 from harness.compare.inputs.evaluations import EvalResult, last_result
 from harness.compare.inputs.run_records import RunRecord
+from harness.compare.inputs.run_terms import data_differ, declares_examples
 from harness.compare.results.comparison import Rule
+from harness.config.schema.decision import Axis
 from harness.records.run.status import State
+from harness.records.run.stream_hash import parse_stream
 from harness.records.run.training_target import END
 
 
@@ -26,6 +29,10 @@ class RunPair:
     control_result: EvalResult
     treatment_result: EvalResult
     look: float = END
+    match: Axis = Axis.tokens
+    """Resource of which both runs get equal amounts."""
+    uses_looks: bool = False
+    """True if an interim look may stop the scale."""
 
     @property
     def seed(self) -> int:
@@ -48,6 +55,10 @@ class PairedRuns:
     control_runs: tuple[RunRecord, ...]
     treatment_runs: tuple[RunRecord, ...]
     look: float = END
+    match: Axis = Axis.tokens
+    """Resource of which the two runs of a pair get equal amounts."""
+    uses_looks: bool = False
+    """True if an interim look may stop the scale."""
 
     @cached_property
     def pairs(self) -> tuple[RunPair, ...]:
@@ -57,7 +68,8 @@ class PairedRuns:
     def pairs_at(self, look: float) -> tuple[RunPair, ...]:
         """Return the pairs of equal seed in which both results at `look` are finite."""
         pairs = [(a, b, self.result_at(a, look), self.result_at(b, look)) for a, b in self.candidate_pairs]
-        return tuple(RunPair(control, treatment, a, b, look) for control, treatment, a, b in pairs if a and b)
+        rule = look, self.match, self.uses_looks
+        return tuple(RunPair(run, sibling, a, b, *rule) for run, sibling, a, b in pairs if a and b)
 
     def result_at(self, run: RunRecord, look: float | None = None) -> EvalResult | None:
         """Return the run's result at a look (default: `self.look`); None if missing or not finite."""
@@ -146,14 +158,24 @@ def group_by_variant(runs: Sequence[RunRecord], scale: str, control: str) -> dic
 
 
 def reads_other_examples(pair: RunPair) -> bool:
-    """Return True if two runs read different examples, and `variant.touches` of neither names a data key."""
-    a, b = pair.control.provenance, pair.treatment.provenance
-    if any(node == "data" or node.startswith("data.") for node in (*a.touches, *b.touches)):
-        return False
-    if a.data_seed != b.data_seed or a.facts.data_fingerprint != b.facts.data_fingerprint:
-        return True
-    hashes = [(run.examples_until(pair.look) or {}).get("hash") for run in (pair.control, pair.treatment)]
-    return None not in hashes and hashes[0] != hashes[1]
+    """Return True if two runs read different examples, and `variant.touches` of neither names the data."""
+    a, b = pair.control.terms, pair.treatment.terms
+    return data_differ(a, b) or (not declares_examples(a, b) and reads_same_stream(pair) is False)
+
+
+def reads_same_stream(pair: RunPair) -> bool | None:
+    """Return True if the hashes of the examples prove that two runs read the same ones in the same order, as
+    far as both read; None if a record of them is missing. Runs of equal batches and steps are held to the
+    hash of their batches, others to that of the stream."""
+    control, treatment = pair.control, pair.treatment
+    a, b = control.examples_until(pair.look), treatment.examples_until(pair.look)
+    if a is None or b is None:
+        return None
+    same_batch = control.provenance.facts.tokens_per_step == treatment.provenance.facts.tokens_per_step
+    if same_batch and a["steps"] == b["steps"]:
+        return a["hash"] == b["hash"]
+    stream, other_stream = parse_stream(a.get("stream")), parse_stream(b.get("stream"))
+    return stream.agrees_with(other_stream) if stream and other_stream else None
 
 
 def paired_runs_at_end(runs: Sequence[RunRecord], scale: str, rule: Rule, variant: str) -> PairedRuns:
@@ -162,7 +184,10 @@ def paired_runs_at_end(runs: Sequence[RunRecord], scale: str, rule: Rule, varian
         tuple(run for run in runs if (run.provenance.scale, run.provenance.variant) == (scale, name))
         for name in (rule.control, variant)
     )
-    return PairedRuns(scale, rule.control, variant, rule.domains, control_runs, treatment_runs)
+    return PairedRuns(
+        scale, rule.control, variant, rule.domains, control_runs, treatment_runs,
+        match=rule.match, uses_looks=rule.uses_looks,
+    )  # fmt: skip
 
 
 def paired_runs(runs: Sequence[RunRecord], scale: str, rule: Rule, variant: str) -> PairedRuns:

@@ -17,6 +17,7 @@ import yaml
 
 from harness.compare.inputs.evaluations import Evals, last_result, read_evals
 from harness.compare.inputs.json_values import dict_or_empty
+from harness.compare.inputs.run_terms import RunTerms, make_terms
 from harness.config.renamed_keys import with_new_names
 from harness.core.atomic_files import read_record
 from harness.records.paths import RunDir, SweepDir
@@ -69,6 +70,15 @@ class RunRecord:
     def key(self) -> tuple[str, str, int]:
         """(scale, variant, seed)."""
         return self.provenance.scale, self.provenance.variant, self.provenance.seed
+
+    @cached_property
+    def terms(self) -> RunTerms:
+        """Return what the run was given before its first step."""
+        record = self.provenance
+        from_log = self.directory is None
+        return make_terms(
+            record.facts, self.config, record.touches, record.data_seed, record.tokens, from_log
+        )
 
     @cached_property
     def diverged(self) -> bool:

@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare.inputs.pairing import PairedRuns, RunPair, reads_other_examples
+from harness.compare.inputs.pairing import (
+    JudgedResult,
+    PairedRuns,
+    RunPair,
+    reads_other_examples,
+    reads_same_stream,
+)
 from harness.compare.inputs.run_records import RunRecord
+from harness.compare.inputs.run_terms import amounts_differ, given_flags, schedules_differ, tokens_differ
 from harness.compare.stats.distributions import t_sf
 from harness.compare.stats.estimates import Effect
 from harness.compare.stats.paired_effects import effect_from_deltas
-from harness.core.hashing import is_covered_by
+from harness.config.schema.decision import Axis
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import Facts
 from harness.records.run.training_target import END
@@ -33,12 +40,14 @@ _BLOCKING = {
     "SLOPE_OUT_OF_RANGE": "the difference is too large, or the control's slope too flat, for a multiplier",
     "EVAL_SET_MISMATCH": "the variants were evaluated on different held-out sets",
     "UNIT_MISMATCH": "the logged values of a variant can be no loss in the other's unit (a note says why)",
+    "UNMATCHED": "what rule.match names is unequal or unknown: FLOPs to 1 %, device-seconds to 2 %",
     "HAND_EDITED": "the files of a run contradict each other or their place",
     "DAMAGED": "a record that the verdict reads is missing, damaged or unreadable (a note names it)",
 }
 _WARNINGS = {
     "UNEQUAL_FLOPS": "FLOPs per token differ by over 1 %",
     "UNEQUAL_PARAMS": "parameters differ by over 1 %",
+    "OTHER_TOKENS": "rule.match names FLOPs or device-seconds, so the tokens of the two variants differ",
     "LR_GRID_EDGE": "the best learning rate is at the edge of the grid",
     "UNEQUAL_TUNING": "the variants were not tuned alike",
     "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
@@ -52,6 +61,7 @@ _WARNINGS = {
     "EXTRAPOLATION": "beyond the data",
     "VARIANCE_MISMATCH": "pairs are noisier than the A/A library, or far quieter: it is not used",
     "SLOPE_LOCAL": "the slope is local: from half the tokens to all of them",
+    "SLOPE_GIVEN": "the control's slope was given by hand, and counts as known exactly",
     "NO_SLOPE": "no cooldown branch and fewer than four scales: no multiplier",
     "INCOMPLETE": "some runs of this rung have no outcome yet",
     "DECAY_UNVERIFIED": "nothing in the logs shows that the learning rate had decayed: no direction is given",
@@ -71,8 +81,6 @@ _WARNINGS = {
 BLOCKING = frozenset(_BLOCKING)
 WITHHOLDS_DIRECTION = frozenset({"DECAY_UNVERIFIED"})
 """Flags under which a difference is shown but no variant is called better."""
-TOKENS_TOLERANCE = 0.005
-"""Relative difference of tokens up to which the ends of two logged runs count as equal."""
 SIGNIFICANCE = 0.05
 EXPLANATIONS = _BLOCKING | _WARNINGS
 """Explanation of each flag, one sentence."""
@@ -112,36 +120,55 @@ def arm_flags(pairing: PairedRuns) -> set[str]:
     if not controls or not treatments:
         return set()
     (control, control_result), (treatment, _) = controls[0], treatments[0]
-    results = [result for _, result in (*controls, *treatments)]
-    runs = [run for run, _ in (*controls, *treatments)]
+    ends = [*controls, *treatments]
     conditions = {
-        "UNEQUAL_TOKENS": not pairing.paired
-        and any(_differs(control, result.tokens, control_result.tokens) for result in results),
-        "HOT_LR_LOOK": not all(result.decayed for result in results),
-        "SCHEDULE_MISMATCH": not pairing.paired and any(_other_schedule(control, run) for run in runs),
-        "EVAL_SET_MISMATCH": len({run.provenance.facts.eval_fingerprint for run in runs}) > 1
-        or any(result.by_domain.keys() != control_result.by_domain.keys() for result in results),
-        "MIXED_CODE": len({run.provenance.code_hash for run in runs}) > 1,
+        "HOT_LR_LOOK": not all(result.decayed for _, result in ends),
+        "EVAL_SET_MISMATCH": len({run.provenance.facts.eval_fingerprint for run, _ in ends}) > 1
+        or any(result.by_domain.keys() != control_result.by_domain.keys() for _, result in ends),
+        "MIXED_CODE": len({run.provenance.code_hash for run, _ in ends}) > 1,
     }
-    return _present(conditions) | size_flags(control.provenance.facts, treatment.provenance.facts)
+    flags = _present(conditions) | size_flags(control.provenance.facts, treatment.provenance.facts)
+    if pairing.paired:
+        return flags
+    schedules = {"SCHEDULE_MISMATCH"} if _any_other_schedule(pairing, control, ends) else set()
+    return flags.union(schedules, *(_amount_flags(controls[0], end, pairing.match) for end in ends))
 
 
 def pair_flags(pair: RunPair) -> set[str]:
     """Return the flags of one pair: its unwanted differences."""
     control, treatment = pair.control.provenance, pair.treatment.provenance
+    a, b = pair.control.terms, pair.treatment.terms
+    unproven = reads_same_stream(pair) is None
     conditions = {
         "DATA_ORDER_MISMATCH": reads_other_examples(pair),
-        "ORDER_UNVERIFIED": any(
-            run.examples_until(pair.look) is None for run in (pair.control, pair.treatment)
-        ),
+        "ORDER_UNVERIFIED": unproven,
         "MIXED_CODE": control.code_hash != treatment.code_hash
         or "+" in control.code_hash + treatment.code_hash,
         "MIXED_HARDWARE": control.versions != treatment.versions,
-        "UNEQUAL_TOKENS": _differs(pair.control, pair.treatment_result.tokens, pair.control_result.tokens)
-        or _differs(pair.control, treatment.tokens, control.tokens),
-        "SCHEDULE_MISMATCH": _other_schedule(pair.control, pair.treatment),
+    }
+    ends = (pair.control, pair.control_result), (pair.treatment, pair.treatment_result)
+    terms = given_flags(a, b, pair.match, pair.uses_looks)
+    return _present(conditions) | terms | _amount_flags(*ends, pair.match)
+
+
+def _amount_flags(control: JudgedResult, treatment: JudgedResult, match: Axis) -> set[str]:
+    """Return the flags of the amounts that two runs had got when they were scored. The device-seconds of a
+    sweep are those of its timing pass, which the rung knows."""
+    (a, x), (b, y) = control, treatment
+    other_tokens = tokens_differ(a.terms, b.terms, (x.tokens, y.tokens))
+    if match is Axis.tokens:
+        return {"UNEQUAL_TOKENS"} if other_tokens else set()
+    amounts = (x.flops, y.flops) if match is Axis.flops else (x.device_seconds, y.device_seconds)
+    is_known = match is Axis.flops or a.terms.from_log
+    conditions = {
+        "OTHER_TOKENS": other_tokens,
+        "UNMATCHED": is_known and amounts_differ(*amounts, match),
     }
     return _present(conditions)
+
+
+def _any_other_schedule(pairing: PairedRuns, control: RunRecord, ends: Sequence[JudgedResult]) -> bool:
+    return any(schedules_differ(control.terms, run.terms, pairing.uses_looks) for run, _ in ends)
 
 
 def size_flags(a: Facts, b: Facts) -> set[str]:
@@ -151,23 +178,6 @@ def size_flags(a: Facts, b: Facts) -> set[str]:
         "UNEQUAL_PARAMS": abs(b.parameters - a.parameters) > 0.01 * abs(a.parameters),
     }
     return _present(conditions)
-
-
-def _differs(run: RunRecord, value: float, other: float) -> bool:
-    """Return True if two token counts differ: of a sweep at all, of logs by more than TOKENS_TOLERANCE."""
-    return abs(value - other) > (TOKENS_TOLERANCE * abs(other) if run.directory is None else 0)
-
-
-def _other_schedule(a: RunRecord, b: RunRecord) -> bool:
-    """Return True if the schedules of two runs differ in horizon, or in a shape that no variant declares to
-    change. A log tells neither."""
-    declared = any(is_covered_by("schedule", run.provenance.touches) for run in (a, b))
-    shapes = [
-        tuple((run.config.get("schedule") or {}).get(key) for key in ("name", "warmup", "cooldown", "floor"))
-        for run in (a, b)
-    ]
-    steps = [run.provenance.facts.steps for run in (a, b) if run.directory is not None]
-    return (shapes[0] != shapes[1] and not declared) or len({*steps}) > 1
 
 
 def _is_negative(correlation: float | None, pairs: int) -> bool:
