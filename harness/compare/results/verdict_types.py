@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.compare.stats.across_scales import AcrossScales
 from harness.compare.stats.bet import Bet, BetDecision, Drift
 from harness.compare.stats.estimates import Effect, Multiplier, Projection, Trend
 from harness.compare.stats.speed_up import TimingRatio, multiplier_per_flop
@@ -209,6 +210,8 @@ class Ladder:
     decision: Decision
     reason: str
     settle: str
+    across_scales: AcrossScales | None = None
+    """Mean ln k over scales of one seed each, which are then the unit of replication; decides nothing."""
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,9 @@ def effective_speed_up(k: Multiplier, ratio: TimingRatio, *, level: float = 0.95
         se, df = math.sqrt(parts.sum()), float(parts.sum()) ** 2 / used if used else k.df
     s = multiplier_with_interval(k.estimand, log_s, se, df, k.n, k.flags, level)
     return dataclasses.replace(
-        s, slope=k.slope, slope_se=k.slope_se, exponent=k.exponent, shared_se=k.shared_se
-    )
+        s, slope=k.slope, slope_se=k.slope_se, exponent=k.exponent, shared_se=k.shared_se,
+        shared_errors=k.shared_errors, shared_df=k.shared_df,
+    )  # fmt: skip
 
 
 def multiplier_per_flop(k: Multiplier) -> Multiplier | None:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import BetVerdict, Ladder, Rung
+from harness.compare.stats.across_scales import AcrossScales, across_scales
 from harness.compare.stats.compute_multiplier import pooled_multiplier
 from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.heterogeneity import LEVEL, heterogeneity_p
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.verdict.decide import decide_here, next_step_for_ladder
+from harness.compare.verdict.flags import blocking_flags
 from harness.compare.verdict.larger_run import declared_drift, judge_bets
 from harness.compare.verdict.largest_scale import (
     CorrectedTest,
@@ -82,8 +84,17 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
         flags=flags,
         decision=ruling.decision,
         reason=ruling.reason,
+        across_scales=_across_scales(drafts, flags),
         settle=next_step_for_ladder(ruling, flags, largest, here),
     )
+
+
+def _across_scales(drafts: Sequence[DraftRung], flags: Sequence[str]) -> AcrossScales | None:
+    """Return the mean over scales if each has one seed, and nothing but that blocks the comparison."""
+    judged = [draft for draft in drafts if draft.delta.n]
+    if any(draft.delta.n > 1 for draft in judged) or set(blocking_flags(flags)) - {"NO_SEED_REPLICATION"}:
+        return None
+    return across_scales([d.k.log_k for d in judged if d.k and d.k.log_k is not None])
 
 
 def _ladder_flags(drafts: Sequence[DraftRung], differ: bool) -> tuple[str, ...]:

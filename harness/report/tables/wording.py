@@ -202,7 +202,7 @@ def pooled_line(ladder: Ladder) -> str:
 def ladder_lines(ladder: Ladder) -> list[str]:
     """Return one sentence each on equivalence at the largest scale, and on pooled k, trend and line over all
     scales, which describe and decide nothing."""
-    lines = [pooled_line(ladder)]
+    lines = [across_scales_line(ladder) or pooled_line(ladder)]
     if ladder.k_compute and ladder.k_compute.k is not None:
         lines.append(f"Along the ladder, in compute: k = {format_multiplier(ladder.k_compute)}.")
     if trend := ladder.trend:
@@ -221,6 +221,21 @@ def ladder_lines(ladder: Ladder) -> list[str]:
             f"Equivalence within ±{format_number(test.margin, 2)} in {test.unit.value} {outcome} ({p})."
         )
     return [line for line in lines if line]
+
+
+def across_scales_line(ladder: Ladder) -> str:
+    """Return the mean over scales of one seed each, with its estimand; '' if the ladder has none."""
+    sample = ladder.across_scales
+    if sample is None:
+        return ""
+    cost = f" {PER_UNIT[ladder.here.k.estimand]}" if ladder.here and ladder.here.k else ""
+    k, p = format_multiplier_interval(sample.k, sample.low, sample.high), format_p_statement(sample.sign_p)
+    hot = "DECAY_UNVERIFIED" in ladder.flags
+    return (
+        f"Over {sample.scales} scales of one seed each: k = {k}{cost}, above 1 at {sample.positive} of them "
+        f"(sign test {p}). Estimand: {sample.estimand}. It says nothing about other seeds and decides nothing"
+        f"{', and holds only if the learning rate had decayed at all ends' if hot else ''}."
+    )
 
 
 def _projection_text(projection: Projection) -> str:
