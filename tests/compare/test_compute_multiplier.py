@@ -36,6 +36,14 @@ def test_plain_chord_is_the_difference_over_the_slope():
     assert found.log_k == pytest.approx(0.02 / (0.2 / math.log(2)))
 
 
+def test_two_pairs_leave_k_the_degrees_of_freedom_of_their_difference():
+    delta = paired_effects.effect_from_deltas([-0.02, -0.03])
+    slope = control_slope.horizon_slope([3.20, 3.21], [3.0, 3.012], 2.0)
+    assert compute_multiplier.compute_multiplier(delta, slope).df == 1
+    three = paired_effects.effect_from_deltas([-0.02, -0.03, -0.025])
+    assert compute_multiplier.compute_multiplier(three, slope).df > 2
+
+
 def test_slope_out_of_range():
     flat = control_slope.horizon_slope([3.0, 3.0], [3.1, 3.1], 2.0)
     steep = control_slope.horizon_slope([3.1, 3.1], [3.0, 3.0], 2.0)
