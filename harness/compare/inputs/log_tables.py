@@ -17,6 +17,7 @@ from harness.compare.inputs.log_cells import (
     parse_texts,
     raise_for_first,
 )
+from harness.compare.inputs.lr_grids import GRID_RATE, mark_grids
 from harness.core.errors import UserError
 
 REQUIRED = ("variant", "scale", "seed", "step", "tokens", "loss")
@@ -33,6 +34,8 @@ NUMBER_COLUMNS = frozenset(
     ("step", "tokens", "loss", "flops", "parameters", "seconds", "learning_rate", "lr")
 )
 """Names of columns that may be read as float64 at once. A seed may be a larger number, or a name."""
+_LOG = "log"
+"""Column that numbers the tables, of which a table cannot have one by itself: only known columns are read."""
 _SCHEMA = {
     **dict.fromkeys(_TEXT_COLUMNS, pl.String),
     **dict.fromkeys(_INTEGER_COLUMNS, pl.Int64),
@@ -69,7 +72,9 @@ def read_tables(
             "--curves: no rows to compare. Give CSV, JSON lines or Parquet files with the columns "
             f"{', '.join(REQUIRED)}."
         )
-    frame = _drop_repetitions(pl.concat([pl.DataFrame(schema=_SCHEMA), *frames], how="diagonal"), keep)
+    numbered = (frame.with_columns(pl.lit(number).alias(_LOG)) for number, frame in enumerate(frames))
+    frame = pl.concat([pl.DataFrame(schema={**_SCHEMA, _LOG: pl.Int32}), *numbered], how="diagonal")
+    frame = _drop_repetitions(mark_grids(frame, _LOG).drop(_LOG), keep)
     return frame.with_columns(_one_value_per_run(frame, column) for column in ("parameters", "data_seed"))
 
 
@@ -123,7 +128,7 @@ _PARSERS: dict[str, CellParser] = {
 def _drop_repetitions(frame: pl.DataFrame, keep: str | None) -> pl.DataFrame:
     """Drop repeated evaluations; of those that differ keep the first or the last. Raises UserError if one
     step has two losses or two token counts and `keep` is None."""
-    keys = [*RUN_COLUMNS, "branch", "domain", "step"]
+    keys = [*RUN_COLUMNS, GRID_RATE, "branch", "domain", "step"]
     if frame.select(keys).hash_rows().n_unique() == frame.height:
         return frame  # the hashes take a tenth of the memory of a search for equal rows
     if keep is not None:
@@ -140,7 +145,8 @@ def _drop_repetitions(frame: pl.DataFrame, keep: str | None) -> pl.DataFrame:
             f"--curves: {scale}/{variant}/seed{seed} has several losses at step {step} "
             f"({duplicates.height} such rows in total). Keep one per step and domain; if a resume logged "
             "them twice, --keep last takes the later one (--keep first the earlier); if another column tells "
-            "them apart, --filter COLUMN=VALUE takes some."
+            "them apart, --filter COLUMN=VALUE takes some; if they are runs at several learning rates, "
+            "--map learning_rate=COLUMN tells them."
         )
     return distinct
 
