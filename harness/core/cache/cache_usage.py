@@ -35,6 +35,7 @@ KINDS = {
     "programs": CacheKind("compiled programs"),
     "tokens": CacheKind("tokenised text"),
     "surveys": CacheKind("checksums and sizes of data files"),
+    "verified": CacheKind("checksums of checkpoints that were verified"),
     "described": CacheKind("sizes and FLOPs of configs"),
     "layers": CacheKind("answers of compilers for plans"),
     "report": CacheKind("the chart library of pages"),

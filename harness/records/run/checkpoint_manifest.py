@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.core import atomic_files
 from harness.records.paths import RunDir
+from harness.records.run import checkpoint_files
 from harness.records.typed_values import parse_record
 
 
@@ -36,12 +37,7 @@ class Manifest:
 
 def write_manifest(run: RunDir, manifest: Manifest) -> None:
     """Fill `files` from the checkpoint's folder and write the manifest, which makes the checkpoint valid."""
-    folder = run.checkpoint(manifest.step)
-    files = {
-        str(path.relative_to(folder)): [path.stat().st_size, atomic_files.file_sha256(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = checkpoint_files.hash_new_files(run.checkpoint(manifest.step))
     content = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     atomic_files.write_checksummed_json(run.manifest(manifest.step), content)
 
@@ -57,23 +53,19 @@ def manifest_steps(run: RunDir) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def corruption_reason(run: RunDir, step: int) -> str | None:
-    """Return why a checkpoint with a manifest cannot be used; None if it is valid."""
+def corruption_reason(run: RunDir, step: int, *, trust_memory: bool = False) -> str | None:
+    """Return why a checkpoint with a manifest cannot be used; None if it is valid. Every byte is read, unless
+    `trust_memory`: then files that were verified before and are as they were count as valid."""
     manifest = read_manifest(run, step)
     if manifest is None:
         return f"{run.manifest(step)}: the manifest does not match its own checksum"
-    for name, (size, checksum) in manifest.files.items():
-        path = run.checkpoint(step) / name
-        if not path.is_file():
-            return f"{path}: the file is missing"
-        if path.stat().st_size != size or atomic_files.file_sha256(path) != checksum:
-            return f"{path}: the file does not match its checksum in the manifest"
-    return None
+    return checkpoint_files.find_fault(run.checkpoint(step), manifest.files, trust_memory)
 
 
-def valid_steps(run: RunDir) -> tuple[list[int], list[str]]:
-    """Return the steps of valid checkpoints, ascending, and a sentence for each invalid one."""
-    reasons = {step: corruption_reason(run, step) for step in manifest_steps(run)}
+def valid_steps(run: RunDir, *, trust_memory: bool = False) -> tuple[list[int], list[str]]:
+    """Return the steps of valid checkpoints, ascending, and a sentence for each invalid one. `trust_memory`:
+    as in `corruption_reason`."""
+    reasons = {step: corruption_reason(run, step, trust_memory=trust_memory) for step in manifest_steps(run)}
     valid = [step for step, reason in reasons.items() if reason is None]
     return valid, [reason for reason in reasons.values() if reason]
 

@@ -60,12 +60,13 @@ class Checkpoint(RunRef):
         return f"{path.relative_to(home) if home != path else path.name}@{self.step}"
 
 
-def find_checkpoint(where: Path | str) -> Checkpoint:
-    """Return the valid checkpoint RUN@STEP, or the newest one of RUN. Raises UserError if there is none."""
+def find_checkpoint(where: Path | str, *, trust_memory: bool = False) -> Checkpoint:
+    """Return the valid checkpoint RUN@STEP, or the newest one of RUN. Raises UserError if there is none.
+    `trust_memory`: one that was verified before and is as it was counts as valid; never restore that one."""
     run_ref = find_run(where)
     if run_ref.step is None:
-        return checkpoint_of(run_ref, *_newest_valid_step(run_ref.run))
-    return checkpoint_of(run_ref, _require_valid_step(run_ref.run, run_ref.step))
+        return checkpoint_of(run_ref, *_newest_valid_step(run_ref.run, trust_memory))
+    return checkpoint_of(run_ref, _require_valid_step(run_ref.run, run_ref.step, trust_memory))
 
 
 def checkpoint_of(run_ref: RunRef, step: int, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -117,23 +118,23 @@ def _runs_below(folder: Path, depth: int) -> list[str]:
     return [str(file.parent) for level in levels for file in folder.glob(level)]
 
 
-def _require_valid_step(run: RunDir, step: int) -> int:
+def _require_valid_step(run: RunDir, step: int, trust_memory: bool) -> int:
     steps = manifest_steps(run)
     if step not in steps:
         alternatives = f"there are {', '.join(map(str, steps))}" if steps else _no_checkpoint_text(run)
         raise UserError(f"{run.path}@{step}: no checkpoint at that step; {alternatives}")
-    if why := corruption_reason(run, step):
-        valid = ", ".join(map(str, valid_steps(run)[0]))
+    if why := corruption_reason(run, step, trust_memory=trust_memory):
+        valid = ", ".join(map(str, valid_steps(run, trust_memory=True)[0]))
         way_out = f"valid ones: {valid}" if valid else "there is no other one"
         raise UserError(f"{run.path}@{step}: the checkpoint is damaged ({why}); {way_out}")
     return step
 
 
-def _newest_valid_step(run: RunDir) -> tuple[int, tuple[str, ...]]:
+def _newest_valid_step(run: RunDir, trust_memory: bool) -> tuple[int, tuple[str, ...]]:
     """Return the newest valid step, and a sentence for each damaged checkpoint after it."""
     skipped: list[str] = []
     for step in reversed(manifest_steps(run)):
-        if not (reason := corruption_reason(run, step)):
+        if not (reason := corruption_reason(run, step, trust_memory=trust_memory)):
             return step, tuple(skipped)
         skipped.append(f"{run.path}@{step} is damaged and was skipped ({reason})")
     if skipped:

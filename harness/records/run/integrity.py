@@ -40,7 +40,7 @@ def _find_own_damage(run: RunDir) -> list[str]:
     if read_provenance(run) is None:
         return [f"{run.run}: the file is missing or damaged"]
     end, damage = metrics.complete_until(run)
-    faults = damage + valid_steps(run)[1]
+    faults = damage + valid_steps(run, trust_memory=True)[1]
     status = read_status(run)
     if not status.state.ended:
         return [*faults, f"{run.status}: the file is missing or damaged, or the run has not ended"]
