@@ -6,7 +6,7 @@ ROOM ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test check house bench bench-sweep plan-extras test-install test-full \
+.PHONY: help setup demo fleet test check house bench bench-sweep bench-start plan-extras test-install test-full \
 	test-statistics test-docs test-extras test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
@@ -56,6 +56,9 @@ bench: setup  ## speed, as ratios within one run
 bench-sweep: setup  ## a whole sweep against Hydra's own launchers
 	$(RUN)python -m pip install --quiet --disable-pip-version-check hydra-joblib-launcher
 	$(RUN)python -m tests.bench.sweep
+
+bench-start: setup  ## memory of a start of 1 B parameters in two processes; needs 20 GiB
+	$(RUN)python -m tests.bench.start
 
 test-install: setup  ## wheel and editable install, from outside the repository
 	tests/install.sh

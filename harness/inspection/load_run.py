@@ -49,7 +49,7 @@ class LoadedRun:
 
     def stored_weights(self, step: int) -> dict[str, np.ndarray]:
         """Return the weights at a step, float32 on the host, by stored path."""
-        from harness.training.parent_checkpoint import load_weights
+        from harness.training.parent_weights import load_weights
 
         return load_weights(self.run, step, self.config, self.model)
 

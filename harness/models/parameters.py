@@ -1,11 +1,19 @@
-"""Parameters by path: declared by a module, initialised on the host, one per layer or stacked for a scan."""
+"""Parameters by path: declared by a module, initialised on the host, one per layer or stacked for a scan.
+
+A parameter is drawn from its seed and path: whole, or only some blocks of it. The generator is counter-based,
+but the values that it makes are not: the ziggurat rejects one draw in a hundred (Marsaglia and Tsang, 2000),
+so nobody knows where value n begins without drawing the values before it. So values are drawn in order, in
+pieces, and those that nobody holds are dropped: that takes the time of drawing them, 15 ns a value, and the
+memory of one piece.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,6 +23,12 @@ import numpy as np
 from flax import nnx
 
 T = TypeVar("T")
+
+PIECE = 2**18
+"""Maximum values of a piece: 1 MiB, which stays in a core's cache."""
+
+Block = tuple[range, ...]
+"""Indices of a block along each axis, without steps."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
 def _declare(
     shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
 ) -> nnx.Param:
-    # Abstract: `init_param` makes the values on the host, so building a module of 10T parameters is free.
+    # Abstract: `fill_blocks` makes the values on the host, so building a module of 10T parameters is free.
     abstract = jax.ShapeDtypeStruct(shape, jnp.float32)
     return nnx.Param(abstract, axes=axes, mean=mean, deviation=deviation)
 
@@ -78,11 +92,64 @@ def count_parameters(module: nnx.Module) -> int:
 
 def init_param(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
     """Return the float32 initial value of one parameter. It depends only on seed, path and spec."""
+    return init_blocks(seed, path, spec, [tuple(map(range, spec.shape))])[0]
+
+
+def init_blocks(seed: int, path: str, spec: ParamSpec, blocks: Sequence[Block]) -> list[np.ndarray]:
+    """Return these blocks of `init_param`'s result, bit for bit, and never hold more of it."""
+    arrays = [np.empty([*map(len, block)], np.float32) for block in blocks]
+    fill_blocks(seed, path, spec, blocks, arrays)
+    return arrays
+
+
+def fill_blocks(
+    seed: int, path: str, spec: ParamSpec, blocks: Sequence[Block], arrays: Sequence[np.ndarray]
+) -> None:
+    """Write each block of `init_param`'s result into the array at its position. May run in threads."""
     if not spec.deviation:
-        return np.full(spec.shape, spec.mean, np.float32)
+        for array in arrays:
+            array[...] = spec.mean
+        return
     key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
-    values = np.random.Generator(np.random.Philox(key=key)).standard_normal(spec.shape, np.float32)
-    return np.float32(spec.mean) + values * np.float32(spec.deviation)
+    generator = np.random.Generator(np.random.Philox(key=key))
+    mean, deviation = np.float32(spec.mean), np.float32(spec.deviation)
+    scratch = np.empty(min(spec.size, PIECE), np.float32)
+    missing_values = sum(array.size for array in arrays)
+    for piece in _pieces(spec.shape):
+        if not missing_values:
+            return
+        sizes = [*map(len, piece)]
+        values = generator.standard_normal(out=scratch[: math.prod(sizes)].reshape(sizes), dtype=np.float32)
+        for block, array in zip(blocks, arrays, strict=True):
+            common = [_overlap(*parts) for parts in zip(block, piece, strict=True)]
+            if all(common):
+                target = array[_within(common, block)]
+                np.multiply(values[_within(common, piece)], deviation, out=target)
+                target += mean
+                missing_values -= target.size
+
+
+def _pieces(shape: Sequence[int]) -> Iterator[Block]:
+    """Yield blocks of at most PIECE values that are adjacent in memory, in order."""
+    sizes = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    """Values of one entry of each axis."""
+    axis = next((axis for axis, size in enumerate(sizes) if size <= PIECE), len(shape) - 1)
+    step = max(1, PIECE // sizes[axis])
+    inner = [*map(range, shape[axis + 1 :])]
+    for outer in itertools.product(*map(range, shape[:axis])):
+        for start in range(0, shape[axis], step):
+            lead = [range(index, index + 1) for index in outer]
+            yield (*lead, range(start, min(start + step, shape[axis])), *inner)
+
+
+def _overlap(a: range, b: range) -> range:
+    return range(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def _within(part: Sequence[range], block: Block) -> tuple[slice, ...]:
+    """Return a part of a block as an index into the block."""
+    pairs = zip(part, block, strict=True)
+    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,21 @@
-"""Parent checkpoint of a fine-tuned run: found, checked against the run, and loaded."""
+"""Parent checkpoint of a fine-tuned run: found, and checked against the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
-from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config, FinetuneMethod
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
 from harness.data.text.tokenizers import load_tokenizer
 from harness.models import Model, build, image_size
 from harness.models.mup import relative_width
-from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint, RunRef, find_checkpoint
 from harness.records.run.provenance import Facts
 from harness.records.run.status import State, read_status
-from harness.training.output.checkpointer import restore
-from harness.training.programs.run_programs import make_run_programs
 
 
 def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
@@ -45,30 +36,6 @@ def find_parent(config: Config, model: Model) -> dict[str, Any] | None:
     }
 
 
-def load_parent_weights(base: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Load the weights that `find_parent` found, by canonical path. Raises UserError if they changed."""
-    parent = find_checkpoint(f"{base['run']}@{base['step']}")
-    if hash_json(parent.manifest.files) != base["checksum"]:
-        raise UserError(
-            f"{base['run']}: its checkpoint at step {base['step']} changed after this run was planned. "
-            "Give the sweep's command again."
-        )
-    model = rebuild_checkpoint_model(parent)
-    return model.unstack(load_weights(parent.run, parent.step, parent.config, model))
-
-
-def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[str, np.ndarray]:
-    """Load the weights of a run at a step: float32 on the host, by the model's stored paths. They are
-    restored on one device, whatever mesh trained them, which is exact. LoRA factors are merged in. In a
-    multi-process run every process loads its own copy."""
-    absolute_run = RunDir(run.path.resolve())  # Orbax takes no relative path
-    config = replace(config, mesh=MeshConfig())
-    programs = make_run_programs(config, model, jax.local_devices()[:1], _refuse_batch, {})
-    params = jax.device_get(restore(absolute_run, step, programs.abstract_state()).params)
-    trainable = programs.trainable_model
-    return jax.device_get(jax.jit(trainable.merged_params)(params)) if trainable.lora_factors else params
-
-
 def _open_parent(config: Config) -> Checkpoint:
     """Find the parent of `finetune.parent`: a finished run, or one of its checkpoints by step."""
     where = config.finetune.parent
@@ -78,7 +45,7 @@ def _open_parent(config: Config) -> Checkpoint:
             "is not set. Set it to the directory of a run, RUN or RUN@STEP."
         )
     try:
-        parent = find_checkpoint(where)
+        parent = find_checkpoint(where, trust_memory=True)  # read to the last byte when it is loaded
     except UserError as error:
         raise UserError(f"finetune.parent={where}: {error}. Train the parent first.") from error
     state = read_status(parent.run).state
@@ -162,7 +129,3 @@ def rebuild_checkpoint_model(parent: RunRef) -> Model:
 def rebuild_model(config: Config, facts: Facts) -> Model:
     """Build the model of a run from its config and the facts of its description."""
     return build(config, facts.shape["vocabulary"], facts.end_token, image_size(facts.shape))
-
-
-def _refuse_batch(t: int) -> Any:
-    raise LookupError(f"batch {t}: a finished run reads no batches")

@@ -33,7 +33,7 @@ from harness.training.output.checkpointer import Checkpointer, RestoreError, res
 from harness.training.output.image_samples import write_samples
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import NullWriter, RunWriter
-from harness.training.parent_checkpoint import load_parent_weights
+from harness.training.parent_weights import load_parent_weights
 from harness.training.programs.memory_check import MemoryBudget
 from harness.training.programs.run_programs import RunPrograms
 from harness.training.programs.training_environment import current_environment
@@ -126,7 +126,7 @@ def _train_main(
     _record_environment(task.run, programs, start.step if start else 0)
     if start is None:
         parent = task.provenance.facts.base
-        state = programs.init_state(load_parent_weights(parent) if parent else None)
+        state = programs.init_state(load_parent_weights(parent, programs) if parent else None)
         stream = StreamHash.of_run(main_segment(task.config).last * task.config.scale.batch)
         start = Progress(0, state, "", 0.0, stream=stream)
     profiler = StepProfiler(task.config.profile, writer, start.step)
@@ -246,17 +246,28 @@ def _latest_usable_step(run: RunDir, run_io: RunIO, branches: Sequence[Segment])
     metrics are removed, to be computed again; damage is logged.
     """
     complete_step, damage = metrics.complete_until(run)
-    steps, faults = checkpoint_manifest.valid_steps(run)
-    forks = [(b.first, run.branch(b.share)) for b in branches if b.first not in steps]
-    limit = min([complete_step, *(step for step, branch in forks if not branch_is_complete(branch))])
-    for text in damage + faults:
+    limit = min([complete_step, *_lost_forks(run, branches)])
+    usable, faults, unusable = None, [], []
+    for step in reversed(checkpoint_manifest.manifest_steps(run)):
+        # Only the checkpoint that is about to be restored is read to the last byte.
+        is_next = usable is None and step <= limit and _belongs_to_run(run, step, run_io)
+        reason = checkpoint_manifest.corruption_reason(run, step, trust_memory=not is_next)
+        faults += [reason] if reason else []
+        usable = step if is_next and not reason else usable
+        unusable += [step] if reason or usable is None else []
+    for text in damage + faults[::-1]:
         run_io.writer.log(f"damaged, computed again: {text}")
-    usable = [step for step in steps if step <= limit and _belongs_to_run(run, step, run_io)]
-    for step in checkpoint_manifest.manifest_steps(run):
-        if not usable or step > usable[-1] or step not in steps:
-            checkpoint_manifest.remove_checkpoint(run, step)
-    metrics.truncate_after(run, usable[-1] if usable else 0)
-    return usable[-1] if usable else None
+    for step in unusable:
+        checkpoint_manifest.remove_checkpoint(run, step)
+    metrics.truncate_after(run, usable or 0)
+    return usable
+
+
+def _lost_forks(run: RunDir, branches: Sequence[Segment]) -> list[int]:
+    """Return the steps where incomplete branches start whose checkpoints are missing or damaged."""
+    steps, _ = checkpoint_manifest.valid_steps(run, trust_memory=True) if branches else ([], [])
+    forks = [(b.first, run.branch(b.share)) for b in branches if b.first not in steps]
+    return [step for step, branch in forks if not branch_is_complete(branch)]
 
 
 def _restore_fork(run: RunDir, programs: RunPrograms, step: int) -> Progress:

@@ -41,7 +41,7 @@ def train(node: DictConfig) -> None:
     loss = jax.jit(lambda params, rows: learner.loss(params, rows, 0.0)[1]["loss"])
     course = main_segment(config)
     at = {round(course.last * i / config.evaluation.points) for i in range(1, config.evaluation.points + 1)}
-    params = {path: jnp.asarray(value) for path, value in learner.init_params(config.seed).items()}
+    params = {path: jnp.asarray(value) for path, value in learner.model.init(config.seed).items()}
     state, rows = TrainState(params, optimizer.init(params)), []
     for t in range(course.last):
         rate = config.optimizer.learning_rate * learning_rate(config.schedule, course, t)

@@ -61,7 +61,7 @@ def on_one_core(*arguments: str) -> str:
     """What a Python of its own prints on the first core, which knows nothing of this one's devices."""
     done = subprocess.run(
         [sys.executable, *arguments],
-        env=_ours(),
+        env=environment(),
         preexec_fn=lambda: os.sched_setaffinity(0, {0}),
         capture_output=True,
         text=True,
@@ -70,7 +70,7 @@ def on_one_core(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _ours() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment without what this process was told of devices."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
 
@@ -80,7 +80,7 @@ def _worker(run: RunDir, own: dict[str, str], index: int) -> subprocess.Popen:
     with Path(f"{run.path}.{index}.log").open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "harness.worker", str(run.path)],
-            env=_ours() | own | {"PYTHONPATH": root},
+            env=environment() | own | {"PYTHONPATH": root},
             stdout=log,
             stderr=log,
         )

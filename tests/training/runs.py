@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 import polars as pl
 
 from harness.config.compose import compose
 from harness.data import Reader, open_data
 from harness.models import build
+from harness.models.parameters import init_param
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
@@ -19,6 +22,7 @@ from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State
 from harness.training.programs.run_programs import RunPrograms, make_run_programs
 from harness.training.run import PreparedRun, train_run
+from harness.training.trainable.trainable_model import TrainableModel
 from tests.prepared import prepare_run
 
 TINY = (
@@ -80,6 +84,17 @@ def lane(run: RunDir, first_device: int = 0, reader: Reader | None = None) -> Ru
 
 def train(run: RunDir, first_device: int = 0, stop: threading.Event | None = None) -> State:
     return train_run(assignment(run), lane(run, first_device), stop or threading.Event())
+
+
+def init_params(model: TrainableModel, seed: int) -> dict[str, np.ndarray]:
+    """Parameters of step 0 by stored path on the host, each layer drawn whole."""
+    arrays = {}
+    for path, spec in model.stored_specs.items():
+        stacked = spec.axes[:1] == ("layers",)
+        layer = replace(spec, shape=spec.shape[1:], axes=spec.axes[1:]) if stacked else spec
+        layers = [init_param(seed, name, layer) for name in model.canonical_paths[path]]
+        arrays[path] = np.stack(layers) if stacked else layers[0]
+    return arrays
 
 
 def stopping_at(step: int, get_batch: Callable, stop: threading.Event) -> Callable:

@@ -21,14 +21,15 @@ from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State, read_status, write_status
+from harness.training import parent_weights
 from harness.training.output.checkpointer import restore
-from harness.training.parent_checkpoint import load_parent_weights, load_weights
+from harness.training.parent_weights import load_parent_weights, load_weights
 from harness.training.run import train_run
 from harness.training.step import make_step
 from harness.training.trainable.lora import lora_product
 from harness.training.trainable.trainable_model import make_trainable, split_trainable
 from harness.worker.describe import describe
-from tests.training.runs import TINY, assignment, curve, lane, prepare, stopping_at, train
+from tests.training.runs import TINY, assignment, curve, init_params, lane, prepare, stopping_at, train
 
 METHODS = {
     "full": ("finetune.method=full",),
@@ -132,7 +133,7 @@ def model_of(*overrides):
 def filled(trainable):
     """The trainable's start with factors that are not zero."""
     rng = np.random.default_rng(3)
-    start = trainable.init_params(0)
+    start = init_params(trainable, 0)
     for path in start:
         if path.startswith("lora."):
             start[path] = 0.2 * rng.normal(size=start[path].shape).astype(np.float32)
@@ -179,7 +180,7 @@ def test_lora_is_the_model_of_w_plus_the_scaled_product_and_its_gradients_follow
 def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
     config, model = model_of(*METHODS[method], *EXPERTS)
     trainable = make_trainable(config, model)
-    optimizer, params = trainable.build_optimizer(config.optimizer), trainable.init_params(0)
+    optimizer, params = trainable.build_optimizer(config.optimizer), init_params(trainable, 0)
     tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
     step = jax.jit(make_step(trainable, config.optimizer, optimizer, trainable.trainable_paths))
     state = make_state(params, optimizer.init(split_trainable(params, trainable.trainable_paths)[0]))
@@ -214,7 +215,7 @@ def test_at_full_rank_one_factor_learns_what_the_matrix_would():
     config, model = model_of("finetune.method=lora", "finetune.rank=16", "finetune.alpha=16")
     trainable = make_trainable(config, model)
     assert model.shape.width == 16
-    params = trainable.init_params(0)
+    params = init_params(trainable, 0)
     path = "layers.0.feedforward.up"
     params[f"lora.{path}.a"] = np.eye(16, dtype=np.float32)
     tokens_BT1 = np.random.default_rng(1).integers(0, 257, (2, 33))
@@ -225,11 +226,11 @@ def test_at_full_rank_one_factor_learns_what_the_matrix_would():
 @pytest.mark.parametrize("layers", ["unrolled", "scanned"])
 def test_factors_are_drawn_by_seed_and_path_however_layers_are_stored(layers):
     config, model = model_of(*METHODS["lora"], f"compute.scan_layers={layers == 'scanned'}")
-    start = make_trainable(config, model).init_params(5)
+    start = init_params(make_trainable(config, model), 5)
     name = "lora.layers.1.attention.query.a"
     if layers == "scanned":
         found = start["lora.repeats.0.attention.query.a"][1]
-        alone = make_trainable(*model_of(*METHODS["lora"])).init_params(5)
+        alone = init_params(make_trainable(*model_of(*METHODS["lora"])), 5)
         assert np.array_equal(found, alone[name])
         assert not start["lora.repeats.0.attention.query.b"].any()
     else:
@@ -277,10 +278,37 @@ def test_layers_may_be_stored_otherwise_than_the_parents(parent, tmp_path, one, 
     base = assignment(run).provenance.facts.base
     assert base
     weights = load_weights(first, base["step"], there.config, there.model)
-    start = jax.device_get(here.init_state(load_parent_weights(base)).params)
+    start = jax.device_get(here.init_state(load_parent_weights(base, here)).params)
     found = here.model.unstack({path: start[path] for path in here.model.stored_specs})
     for path, weight in there.model.unstack(weights).items():
         assert np.array_equal(found[path], weight)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_parent_is_read_into_the_layout_of_its_child_without_its_moments(
+    parent, tmp_path, monkeypatch, scanned
+):
+    run = child(parent, tmp_path, "lora", "mesh.data=2", "mesh.fsdp=2", f"compute.scan_layers={scanned}")
+    requests, real = [], parent_weights.restore
+    monkeypatch.setattr(
+        parent_weights,
+        "restore",
+        lambda run, step, state: (requests.append(state), real(run, step, state))[1],
+    )
+    here, base = lane(run), assignment(run).provenance.facts.base
+    assert base
+    weights = load_parent_weights(base, here)
+    (request,) = requests
+    assert all(leaf is ... for leaf in jax.tree.leaves(request.optimizer))
+    assert all(spec.sharding.device_set == {*here.devices} for spec in request.params.values())
+    expected = here.abstract_state().params
+    assert weights.keys() == here.model.stored_specs.keys()
+    assert all(weights[path].sharding == expected[path].sharding for path in weights)
+    whole = lane(parent).model.unstack(
+        load_weights(parent, 30, assignment(parent).config, lane(parent).model)
+    )
+    found = here.model.unstack(jax.device_get(weights))
+    assert all(np.array_equal(found[path], whole[path]) for path in whole)
 
 
 @pytest.mark.slow
@@ -309,7 +337,7 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
         base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
         assert base
         state, _ = here.step(
-            here.init_state(load_parent_weights(base)), here.put_batch(here.get_batch(0)), 1e-3
+            here.init_state(load_parent_weights(base, here)), here.put_batch(here.get_batch(0)), 1e-3
         )
         moved.append(jax.device_get(state.params))
     for path in moved[0]:  # a first step of Adam is 1e-3 long, whatever the gradient

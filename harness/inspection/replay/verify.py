@@ -195,11 +195,11 @@ def _segment(step_range: StepRange) -> Segment:
 def _initial_state(step_range: StepRange, programs: RunPrograms) -> tuple[TrainState, str]:
     """Return the state before the first step, and the hash of the examples up to it."""
     from harness.training.output.checkpointer import restore
-    from harness.training.parent_checkpoint import load_parent_weights
+    from harness.training.parent_weights import load_parent_weights
 
     if step_range.start is None:
         base = step_range.run_ref.provenance.facts.base
-        return programs.init_state(load_parent_weights(base) if base else None), ""
+        return programs.init_state(load_parent_weights(base, programs) if base else None), ""
     state = restore(step_range.start.run, step_range.first, programs.abstract_state())
     return state, step_range.start.manifest.example_hash
 

@@ -24,7 +24,8 @@ from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.programs.stored_executable import Device
 from harness.training.step import TrainState
-from harness.training.trainable.trainable_model import TrainableModel, split_trainable
+from harness.training.trainable.draw_params import draw_params
+from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
 TRAINING_PROGRAMS = ("init", "step", "copy", "evaluate")
 """Programs that the training loop calls."""
@@ -62,12 +63,13 @@ class RunPrograms:
         """Number of tokens that one step trains on."""
         return self.config.scale.batch * self.config.data.sequence_length
 
-    def init_state(self, weights: Mapping[str, np.ndarray] | None = None) -> TrainState:
-        """Return the state of step 0. Parameters are drawn on the host by path and seed, or taken from
-        `weights` (by canonical path), another run's."""
-        arrays = self.trainable_model.init_params(self.config.seed, weights)
-        shardings = self._specs.param_shardings
-        params = {path: put_sharded(arrays[path], sharding) for path, sharding in shardings.items()}
+    def init_state(self, weights: Params | None = None) -> TrainState:
+        """Return the state of step 0. Its parameters are `weights` (by stored path, on these devices) if any;
+        all others are drawn by path and seed."""
+        shardings, weights = self._specs.param_shardings, weights or {}
+        to_draw = {path: sharding for path, sharding in shardings.items() if path not in weights}
+        drawn_params = draw_params(self.trainable_model, self.config.seed, to_draw)
+        params = {path: (weights | drawn_params)[path] for path in shardings}
         trainable, _ = split_trainable(params, self.trainable_model.trainable_paths)
         return TrainState(params, self._program_init(trainable))
 

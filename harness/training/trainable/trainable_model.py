@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float
@@ -22,7 +21,6 @@ from harness.config.schema.run import Config, FinetuneConfig, FinetuneMethod, Op
 from harness.core.errors import UserError
 from harness.models import ImageModel, Model, ParamSpec, RouterStats, flops
 from harness.models.mup import expert_matrix, learning_rate_scale, relative_width
-from harness.models.parameters import init_param
 from harness.training.optimizers.muon import as_matrix, hidden_matrices
 from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.trainable.lora import LoraFactors, lora_product, make_factors
@@ -48,6 +46,17 @@ class TrainableModel:
             for name, spec, _ in factors
         }
         return self.model.stored_specs | factor_specs
+
+    @functools.cached_property
+    def canonical_paths(self) -> dict[str, list[str]]:
+        """Canonical paths that each stored path holds, in the order of its leading axis."""
+        layers = {path: self.model.stacking.canonical_paths(path) for path in self.model.stored_specs}
+        factors = {
+            _factor_path(path, name): [_factor_path(layer, name) for layer in layers[path]]
+            for path in self.lora_factors
+            for name in "ab"
+        }
+        return layers | factors
 
     @property
     def num_trainable(self) -> int:
@@ -89,18 +98,6 @@ class TrainableModel:
         total = flops.count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens)
         return total / (sequences * length)
 
-    def init_params(
-        self, seed: int, weights: Mapping[str, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return float32 host arrays by stored path: `weights` (by canonical path) if any, all other
-        parameters drawn from the seed and their canonical path."""
-        params = self.model.init(seed) if weights is None else self.model.stack(weights)
-        return params | {
-            _factor_path(path, name): self._init_factor(seed, path, name, spec)
-            for path, factors in self.lora_factors.items()
-            for name, spec, _ in factors
-        }
-
     def merged_params(self, params: Params) -> Params:
         """Return the weights that the model computes with, by its stored paths: W plus its LoRA update."""
         scale = self.config.alpha / self.config.rank
@@ -139,11 +136,6 @@ class TrainableModel:
 
     def _only_trainable(self, by_path: Mapping[str, Any]) -> dict[str, Any]:
         return {path: value for path, value in by_path.items() if self._is_trainable(path)}
-
-    def _init_factor(self, seed: int, path: str, name: str, spec: ParamSpec) -> np.ndarray:
-        members = self.model.stacking.canonical_paths(path)
-        arrays = [init_param(seed, _factor_path(member, name), spec) for member in members]
-        return np.stack(arrays) if self.model.stacking.is_stacked(path) else arrays[0]
 
     def _lora_update(self, path: str, params: Params) -> Array:
         a, b = (_factor_path(path, name) for name in "ab")
