@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.cli.conclude import conclude
-from harness.config.compose import to_resolved_config
 from harness.core import atomic_files
 from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
@@ -47,7 +46,8 @@ def launch_jobs(
 ) -> Sequence[JobReturn]:
     """Train every job. Return small results in Hydra's order."""
     loader = context.config_loader
-    configs = [to_resolved_config(loader.load_sweep_config(master, [*overrides])) for overrides in jobs]
+    composed: list[Any] = [loader.load_sweep_config(master, [*overrides]) for overrides in jobs]
+    configs = [job.to_config() for job in composed]  # as cache_compositions composes them
     command_file = Path(master.hydra.sweep.dir) / COMMAND_FILE
     hooks = LaunchHooks(
         conclude=conclude,

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -29,6 +29,18 @@ CONF_FOLDER = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") 
 MULTIRUN_FLAGS = ("-m", "--multirun")
 COMPOSE_ONLY = (MULTIRUN_FLAGS[0], "hydra.launcher.compose_only=true")
 Result = TypeVar("Result")
+
+
+class ComposedConfig(Protocol):
+    """Composed config of a sweep's job (harness.config.compose_cache)."""
+
+    def to_config(self) -> Config:
+        """Return the typed config."""
+        ...
+
+    def to_node(self) -> DictConfig:
+        """Return the node that Hydra composes."""
+        ...
 
 
 def to_resolved_config(node: DictConfig) -> Config:
@@ -70,18 +82,18 @@ def run_hydra(arguments: Sequence[str], task: Callable[[Config], Any]) -> None:
         if parsed.cfg == "job":
             print(_show_job_config(parsed))
             return
-    for config in _compose_with_hydra([*options, *parsed.overrides], to_resolved_config):
+    for config in _compose_with_hydra([*options, *parsed.overrides], _typed):
         task(config)
 
 
 def sweep_configs(overrides: Sequence[str]) -> list[Config]:
     """Compose the configs of a sweep, in Hydra's order, without launching it. Raises UserError."""
-    return _compose_with_hydra([*COMPOSE_ONLY, *overrides], to_resolved_config)
+    return _compose_with_hydra([*COMPOSE_ONLY, *overrides], _typed)
 
 
 def _show_job_config(arguments: argparse.Namespace) -> str:
     """Return the YAML of a sweep's first run, as Hydra's `--cfg job` prints it for a single run."""
-    first, *_ = _compose_with_hydra([*COMPOSE_ONLY, *arguments.overrides], lambda node: node)
+    first, *_ = _compose_with_hydra([*COMPOSE_ONLY, *arguments.overrides], _as_node)
     part = OmegaConf.select(first, arguments.package) if arguments.package else first
     if part is None:
         suggestion = did_you_mean(arguments.package, map(str, first))
@@ -91,13 +103,23 @@ def _show_job_config(arguments: argparse.Namespace) -> str:
     return text.rstrip("\n")
 
 
+def _typed(config: DictConfig | ComposedConfig) -> Config:
+    return to_resolved_config(config) if isinstance(config, DictConfig) else config.to_config()
+
+
+def _as_node(config: DictConfig | ComposedConfig) -> DictConfig:
+    return config if isinstance(config, DictConfig) else config.to_node()
+
+
 def _parse_command_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the parsed command line and its options. Hydra needs the overrides in one contiguous list."""
     parsed = get_args_parser().parse_intermixed_args([*arguments])
     return parsed, [argument for argument in arguments if argument not in parsed.overrides]
 
 
-def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], Result]) -> list[Result]:
+def _compose_with_hydra(
+    arguments: Sequence[str], make: Callable[[DictConfig | ComposedConfig], Result]
+) -> list[Result]:
     """Return `make` of each config that Hydra passes to its task; an empty list if it launched a sweep.
 
     Hydra's own sweep files go to a temporary folder; the launcher copies them once it may write.
@@ -106,7 +128,7 @@ def _compose_with_hydra(arguments: Sequence[str], make: Callable[[DictConfig], R
     results: list[Result] = []
     errors: list[UserError] = []
 
-    def take(node: DictConfig) -> None:
+    def take(node: DictConfig | ComposedConfig) -> None:
         try:
             results.append(make(node))
         except UserError as error:  # Hydra would catch it and print its own report

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
+from harness.config.parse_overrides import parse_overrides
 from harness.config.run_identity import VOLATILE
 from harness.core.errors import UserError
 
@@ -32,7 +32,7 @@ def name_variants(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs with a variant for each value, if they differ in a key that names no run. The first
     value is the control, unless `rule.control` names one. Raises UserError for a key that cannot be a
     variant, or for a second swept key."""
-    parsed = [OverridesParser.create().parse_overrides([*job]) for job in jobs]
+    parsed = [parse_overrides(job) for job in jobs]
     keys = [override.key_or_group for override in parsed[0]] if parsed else []
     values = {key: {job[place] for job in jobs} for place, key in enumerate(keys)}
     swept = [key for key, texts in values.items() if len(texts) > 1 and not key.startswith("hydra")]

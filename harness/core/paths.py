@@ -10,6 +10,8 @@ from typing import Any
 
 from harness.core.errors import UserError
 
+_PATH_KEY = re.compile(r"data\.sources\..*\.path|data\.tokenizer|finetune\.parent")
+"""Keys of a config that name a file or a folder, besides `runs`."""
 OUTWARD_LINK = "it is a link that leads out of its folder"
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)(?:://|::)", re.IGNORECASE)
 MAX_NAME_BYTES = 100
@@ -75,8 +77,16 @@ def resolve_paths(content: dict[Any, Any]) -> None:
     data, finetune = content["data"], content["finetune"]
     sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}
     keys = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}
-    content["runs"] = runs_path(content["runs"])
-    way_out = "mount it, or copy it to where every worker sees it"
-    for key, (node, name) in keys.items():
-        if isinstance(node.get(name), str):
-            node[name] = local_path(node[name], way_out, f"{key}=")
+    for key, (node, name) in {"runs": (content, "runs"), **keys}.items():
+        if name in node:
+            node[name] = resolve_path(key, node[name])
+
+
+def resolve_path(key: str, value: Any) -> Any:
+    """Return the value of a config's leaf; if it names a path, a `file://` URL as that path. Raises UserError
+    if it names a remote one."""
+    if key == "runs":
+        return runs_path(value)
+    if isinstance(value, str) and _PATH_KEY.fullmatch(key):
+        return local_path(value, "mount it, or copy it to where every worker sees it", f"{key}=")
+    return value

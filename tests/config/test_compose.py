@@ -8,15 +8,11 @@ import os
 import subprocess
 import sys
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config import compose as composing
-from harness.config.compose import compose, config_groups, run_hydra, to_resolved_config
-from harness.config.compose_cache import cache_compositions
+from harness.config.compose import compose, config_groups, run_hydra
 from harness.config.pair_check import undeclared_differences
 from harness.config.run_identity import VOLATILE, config_difference, identity
 from harness.config.schema.engine import Isolation, OnFailure
@@ -85,25 +81,6 @@ def logging_as_before():
 def test_what_hydra_knows_is_shown_with_or_without_a_value_and_for_a_sweep(words, capfd):
     run_hydra(words, print)
     assert "HarnessLauncher" in capfd.readouterr().out
-
-
-def test_remembered_choices_compose_what_hydra_composes():
-    jobs = [
-        ["variant=mha", "scale=xs", "seed=0", "optimizer.weight_decay=0.3"],
-        ["variant=mha", "scale=xs", "seed=0"],
-        ["variant=short", "scale=xs", "seed=3", "model.attention.options.window=4"],
-        ["seed=7", "experiment=attention", "optimizer.learning_rate=0.5", "schedule=cosine"],
-        ["variant=mha", "scale=xs", "seed=1", "+schedule.branches=[0.1]"],
-    ]
-    composing.register_schema()
-    with hydra.initialize_config_dir(str(composing.CONF_FOLDER), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = hydra.compose("config", [], return_hydra_config=True)
-        plainly = [to_resolved_config(loader.load_sweep_config(master, job)) for job in jobs]
-        cache_compositions(loader)
-        assert [to_resolved_config(loader.load_sweep_config(master, job)) for job in jobs] == plainly
-        again = [to_resolved_config(loader.load_sweep_config(master, job)) for job in reversed(jobs)]
-        assert again == plainly[::-1], "a job changed what another one was composed from"
 
 
 def test_the_environment_is_left_as_it_was():
