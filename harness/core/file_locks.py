@@ -1,9 +1,12 @@
-"""File locks, and the error for a file system that does not support them."""
+"""File locks, the error for a file system without them, and the folder of a host's own locks."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import stat
+import tempfile
 from pathlib import Path
 
 from harness.core.errors import UserError
@@ -28,3 +31,23 @@ def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
             f"{folder}: its file system does not support locks ({error.strerror}), so two processes could "
             f"write there at once; {way_out}"
         ) from error
+
+
+def host_dir() -> Path:
+    """Return the folder for locks of what each host has once, which a shared home must not hold. Raises
+    UserError if it cannot be made, or if anybody else could write there."""
+    folder = Path(tempfile.gettempdir()) / f"ab-harness-{os.geteuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the folder of this host's locks cannot be used ({error.strerror}). Name a folder for "
+            "temporary files with TMPDIR=FOLDER."
+        ) from error
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        raise UserError(
+            f"{folder}: it is no folder that you alone can write. Remove it, or name a folder for temporary "
+            "files with TMPDIR=FOLDER."
+        )
+    return folder

@@ -21,7 +21,7 @@ from harness.launcher.stages.summary import Note, design_power, plan_lines, prin
 from harness.launcher.sweep_lock import Interrupted, handle_signals, stop_on_signal
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
-from harness.launcher.workers.worker_specs import assign_runs, input_files, worker_spec
+from harness.launcher.workers.worker_specs import assign_runs, input_files, shared_devices, worker_spec
 
 EngineMaker = Callable[[EngineConfig, Path], Engine]
 
@@ -79,7 +79,7 @@ def _supervise(
         1 if settings.isolation is Isolation.all else plan.workers,
         prepare=lambda run: run_directories.prepare(plan.sweep, run, display.note),
         make_spec=lambda assignment: worker_spec(plan.sweep, assignment),
-        devices=settings.devices,
+        devices=shared_devices(settings, plan.blocks),
     )
 
     def train(blocks: Sequence[Block]) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.worker_options import to_env
 from harness.core.cpu_flags import cpu_env
+from harness.core.errors import UserError
 from harness.core.host_memory import free_memory
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.local.host_devices import VARIABLES, find_devices
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.supervisor import Assignment, worker_options
 from harness.records.paths import SweepDir
@@ -52,13 +54,41 @@ def input_files(runs: Sequence[Run]) -> list[Path]:
     return [Path(name) for name in sorted(names) if Path(name).exists()]
 
 
+def shared_devices(settings: EngineConfig, blocks: Sequence[Block]) -> int:
+    """Return the number of devices that the workers share; 0: each has its own. Local workers on accelerators
+    share those of this host. Raises UserError if there are fewer than `engine.devices`."""
+    platform = blocks[0].runs[0].config.cluster.platform
+    one_takes_all = settings.isolation is Isolation.all and platform not in VARIABLES
+    if settings.name != "local" or platform == "cpu" or one_takes_all:
+        return settings.devices
+    try:
+        devices = find_devices(platform)
+    except UserError:
+        if settings.dry_run:  # a plan may be made where there is no accelerator
+            return settings.devices
+        raise
+    if settings.devices > len(devices):
+        raise UserError(
+            f"engine.devices={settings.devices}, but this host shows {len(devices)} {platform} devices "
+            f"({devices.origin}). Use at most as many, or engine=slurm or engine=ray for several hosts."
+        )
+    return settings.devices or len(devices)
+
+
 def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
-    """Return `engine.workers`, else one worker per core as far as memory allows. With `engine.devices` or a
-    scheduler, those limit the workers, and each run may have its own."""
+    """Return `engine.workers`, else one worker per core as far as memory allows, or as many as have room on
+    the accelerators. With `engine.devices` or a scheduler, those limit the workers, and each run may have its
+    own."""
+    devices = shared_devices(settings, blocks)
     if settings.workers:
         return settings.workers
     if settings.devices or settings.name != "local":
         return sum(len(block.runs) for block in blocks)
+    if devices:
+        widths = [sum(run.devices for run in block.runs) for block in blocks]
+        if settings.isolation is Isolation.run:
+            widths = [run.devices for block in blocks for run in block.runs]
+        return max(1, devices // max(widths))
     need = [sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs) for block in blocks]
     fit = int(free_memory() * 0.8 // (6e8 + max(need)))  # an interpreter with its libraries takes 600 MB
     return max(1, min(cpu_cores(), fit))

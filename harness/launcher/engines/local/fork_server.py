@@ -1,8 +1,9 @@
 """A fork server: a process that has imported everything and forks a worker in milliseconds.
 
 `main(MODULE, PRELOAD...)` reads one JSON object per line,
-`{"key", "runs", "env", "cores", "log"}`, forks a child that calls `MODULE.main(runs, env)`, and answers
-`{"key", "pid"}`, later `{"key", "code"}`. It initialises no JAX backend: a child chooses its own devices.
+`{"key", "runs", "env", "cores", "locks", "log"}`, forks a child that calls `MODULE.main(runs, env)`, and
+answers `{"key", "pid"}`, later `{"key", "code"}`. It initialises no JAX backend: a child chooses its own
+devices.
 
 The server exits with its driver (end of input). Its children go on: they have a session of their own, so
 neither Ctrl-C nor a closed terminal reaches them, and a new driver finds them by their run locks.
@@ -89,6 +90,8 @@ def _run_worker(module: str, request: dict) -> int:
     _redirect_output(Path(request["log"]))
     is_primary = request["env"].get(INDEX_VARIABLE, "0") == "0"  # process 0 holds the locks of its group
     if is_primary and not all(acquire(RunDir(Path(run)).worker_lock) for run in request["runs"]):
+        return ALREADY_RUNNING
+    if not all(acquire(Path(lock)) for lock in request["locks"]):  # another sweep was first to take a device
         return ALREADY_RUNNING
     if request["cores"]:
         os.sched_setaffinity(0, request["cores"])

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.process_group import LOOPBACK
+from harness.core.errors import UserError
+from harness.core.file_locks import host_dir
+from harness.core.paths import file_name
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
+from harness.launcher.engines.local.host_devices import VARIABLES, HostDevices, find_devices
 from harness.launcher.engines.worker_processes import ProcessGroupHandle, exit_code_text, per_process_specs
 from harness.records.paths import RunDir
-from harness.records.run.run_lock import check_not_run_elsewhere
+from harness.records.run.run_lock import check_not_run_elsewhere, owner
 from harness.records.run.status import ProcessInfo
 
 PRELOAD = (
@@ -47,6 +51,21 @@ class LocalWorker:
     """Log of an adopted worker, whose exit status cannot be known."""
     pending_signal: signal.Signals | None = None
     """Signal to send once the process id is known."""
+    devices: tuple[str, ...] = ()
+    """Accelerators that it has to itself, by their names in the variable of the platform."""
+
+
+@dataclass(frozen=True)
+class QueuedWorker:
+    """Worker that waits for accelerators: its processes, each with its spec."""
+
+    handles: list[LocalWorker]
+    specs: list[WorkerSpec]
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices of all processes."""
+        return self.specs[0].devices
 
 
 class LocalEngine:
@@ -58,6 +77,9 @@ class LocalEngine:
         self._handles: dict[str, LocalWorker] = {}
         self._keys = (f"{os.getpid()}-{number}" for number in itertools.count())
         self._partial_line = b""
+        self._queue: list[QueuedWorker] = []
+        self._inventory: HostDevices | None = None
+        """Accelerators of this host; None for simulated devices, or if one worker has all of them."""
 
     def start(self) -> None:
         """Start the server before the first worker, so that it imports while the driver prepares."""
@@ -77,23 +99,76 @@ class LocalEngine:
             self._partial_line = b""
 
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
-        """Raise UserError if another machine trains one of the runs; workers have all that the driver has."""
+        """Raise UserError if another machine trains one of the runs, or if this one has too few accelerators
+        for a worker. Workers have all else that the driver has."""
         for path in (path for spec in specs for path in spec.runs):
             check_not_run_elsewhere(RunDir(path))
+        if (
+            not specs
+            or specs[0].platform == "cpu"
+            or (len(specs) == 1 and specs[0].platform not in VARIABLES)
+        ):
+            return
+        self._inventory = find_devices(specs[0].platform)
+        for spec in specs:
+            self._inventory.check_width(spec.devices, spec.name)
+            if self._inventory.platform == "tpu" and spec.processes > 1:
+                raise UserError(
+                    f"engine.processes={spec.processes}: one process holds the chips of a TPU host."
+                )
+        widths = sorted({spec.devices for spec in specs})
+        each = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+        devices = f"{len(self._inventory)} {self._inventory.platform} devices ({self._inventory.origin})"
+        note(f"This host shows {devices}; each worker sees {each} of them, which no other worker sees.")
 
     def submit(self, spec: WorkerSpec) -> LocalWorker | ProcessGroupHandle[LocalWorker]:
-        """Fork a worker: one handle, or a group for several processes."""
-        self.start()
-        members = [self._request_fork(process_spec) for process_spec in per_process_specs(spec, LOOPBACK)]
-        return ProcessGroupHandle(members) if len(members) > 1 else members[0]
+        """Fork a worker, as soon as it has accelerators of its own: one handle, or a group for several
+        processes."""
+        specs = per_process_specs(spec, LOOPBACK)
+        handles = [LocalWorker(next(self._keys)) for _ in specs]
+        self._queue.append(QueuedWorker(handles, specs))
+        self._start_queued()
+        return ProcessGroupHandle(handles) if len(handles) > 1 else handles[0]
 
-    def _request_fork(self, spec: WorkerSpec) -> LocalWorker:
-        handle = LocalWorker(next(self._keys), self._server)
+    def _start_queued(self) -> None:
+        """Start workers in the order in which they came, so that a wide one is not overtaken for ever."""
+        while self._queue and (ranges := self._ranges_for(self._queue[0])) is not None:
+            queued = self._queue.pop(0)
+            self.start()
+            for handle, spec, names in zip(queued.handles, queued.specs, ranges, strict=True):
+                self._request_fork(handle, spec, names)
+
+    def _ranges_for(self, queued: QueuedWorker) -> list[tuple[str, ...]] | None:
+        """Return the accelerators of each process of a worker, or None if too few are free. Simulated devices
+        have no names."""
+        count = len(queued.specs)
+        if self._inventory is None:
+            return [()] * count
+        names = self._inventory.range_for(queued.num_devices, self._busy_devices())
+        width = queued.num_devices // count
+        if names is None:
+            return None
+        return [names[index * width : (index + 1) * width] for index in range(count)]
+
+    def _busy_devices(self) -> set[str]:
+        """Return the accelerators that a worker of this sweep, or of another one of this user, has taken."""
+        assert self._inventory is not None
+        own = {name for handle in self._handles.values() if handle.exit is None for name in handle.devices}
+        return own | {name for name in self._inventory.names if owner(self._device_lock(name))}
+
+    def _device_lock(self, name: str) -> Path:
+        assert self._inventory is not None
+        return host_dir() / file_name(f"{self._inventory.platform}-{name}.lock")
+
+    def _request_fork(self, handle: LocalWorker, spec: WorkerSpec, names: tuple[str, ...]) -> None:
+        own = self._inventory.environment(names) if self._inventory else {}
+        handle.server, handle.devices = self._server, names
         request = {
             "key": handle.key,
             "runs": run_args(spec),
-            "env": dict(spec.env),
+            "env": {**spec.env, **own},
             "cores": [*spec.cores],
+            "locks": [str(self._device_lock(name)) for name in names],
             "log": str(spec.log.absolute()),
         }
         assert self._server is not None
@@ -104,7 +179,6 @@ class LocalEngine:
             self._server.stdin.flush()
         except BrokenPipeError:
             handle.exit = Exit(None, "the fork server ended")
-        return handle
 
     def adopt(self, writer: ProcessInfo, spec: WorkerSpec) -> LocalWorker:
         """Return a handle for a worker of an earlier driver. Raises UserError if it is on another machine."""
@@ -117,6 +191,9 @@ class LocalEngine:
         if isinstance(handle, ProcessGroupHandle):
             return handle.poll(self.poll, lambda member: self.cancel(member, hard=True))
         self._read_messages()
+        self._start_queued()
+        if handle.exit is not None or self._queued(handle):
+            return handle.exit
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
             self._read_messages()
             if handle.exit is None and not _server_lives(handle):
@@ -125,15 +202,29 @@ class LocalEngine:
             handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
         return handle.exit
 
-    def waiting(self, handle: LocalWorker) -> str:
-        """Return '': a local worker starts at once."""
-        return ""
+    def waiting(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker]) -> str:
+        """Return which accelerators a worker waits for; '' once it has started."""
+        first = handle.members[0] if isinstance(handle, ProcessGroupHandle) else handle
+        queued = self._queued(first)
+        if queued is None or self._inventory is None:
+            return ""
+        busy = [name for name in self._inventory.names if name in self._busy_devices()]
+        devices = f"{queued.num_devices} of {len(self._inventory)} {self._inventory.platform} devices"
+        return f"waits for {devices}; busy: {', '.join(busy) or 'none'}"
+
+    def _queued(self, handle: LocalWorker) -> QueuedWorker | None:
+        return next((queued for queued in self._queue if handle in queued.handles), None)
 
     def cancel(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker], *, hard: bool) -> None:
         """Send SIGTERM, or SIGKILL if `hard`, to each process of the worker."""
         if isinstance(handle, ProcessGroupHandle):
             for member in handle.members:
                 self.cancel(member, hard=hard)
+            return
+        if queued := self._queued(handle):
+            self._queue.remove(queued)
+            for member in queued.handles:
+                member.exit = Exit(None, "it had not started", preempted=True)
             return
         handle.pending_signal = signal.SIGKILL if hard else signal.SIGTERM
         self._send_signal(handle)
