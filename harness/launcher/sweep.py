@@ -102,6 +102,7 @@ def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     sweep = sweep_dir(configs)
     freeze_rule.set_default_control(configs)
     freeze_rule.check_control(sweep, configs)
+    freeze_rule.learn_drift(sweep, configs)
     check_distinct(sweep, configs)
     for config in configs:
         interim_looks(config, config.rule.stopping)

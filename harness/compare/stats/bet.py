@@ -33,6 +33,16 @@ class Drift:
     df: float = 3.0
 
 
+@dataclass(frozen=True)
+class SeenDrift:
+    """Variance q^2 of ln k per e-fold of compute that a ladder showed, and the degrees of freedom of it."""
+
+    q_squared: float
+    df: float
+
+
+MIN_SCALES, MIN_LADDERS, MAX_LIBRARY_DF = 3, 5, 12.0
+"""Scales of a ladder whose drift counts, ladders that give a drift, and the most df that they give."""
 DATA_DRIFT = Drift(sd=0.15)
 """Drift of a question that touches the data."""
 
@@ -131,11 +141,39 @@ def _has_interval(multiplier: Multiplier) -> bool:
 
 
 def _posterior_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -> tuple[float, float, float]:
-    """Return q^2 per e-fold, its df, and the df that the increments D between neighbours contribute. Their
-    noise e leaves out the error of the slopes that cancels between them."""
+    """Return q^2 per e-fold, its df, and the df that the scales contribute."""
+    seen = _seen_drift(scales, drift)
+    df = drift.df + seen.df
+    return (drift.df * drift.sd**2 + seen.df * seen.q_squared) / df, df, seen.df
+
+
+def seen_drift(
+    log_flops: Sequence[float],
+    multipliers: Sequence[Multiplier],
+    drift: Drift = Drift(),  # frozen
+) -> SeenDrift | None:
+    """Return the drift that a ladder of three or more scales shows beyond its noise; None if it is shorter."""
+    scales = sorted(zip(log_flops, multipliers, strict=True), key=lambda scale: scale[0])
+    usable = [(x, k) for x, k in scales if _has_interval(k) and math.isfinite(x)]
+    return _seen_drift(usable, drift) if len(usable) >= MIN_SCALES else None
+
+
+def pooled_drift(seen: Sequence[SeenDrift]) -> Drift | None:
+    """Return the drift of the ladders of one kind of question, weighted by what each tells. None below
+    MIN_LADDERS, or if they tell nothing."""
+    df = sum(ladder.df for ladder in seen)
+    q_squared = sum(ladder.df * ladder.q_squared for ladder in seen)
+    if len(seen) < MIN_LADDERS or not df or not q_squared:
+        return None
+    return Drift(math.sqrt(q_squared / df), min(df, MAX_LIBRARY_DF))
+
+
+def _seen_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -> SeenDrift:
+    """Estimate q^2 from the increments D between neighbours. Their noise e leaves out the error of the slopes
+    that cancels between them."""
     q0_squared = drift.sd**2
     if len(scales) < 2:
-        return q0_squared, drift.df, 0.0
+        return SeenDrift(0.0, 0.0)
     x = np.array([x for x, _ in scales])
     log_k = np.array([k.log_k for _, k in scales], float)
     multipliers = [k for _, k in scales]
@@ -149,4 +187,4 @@ def _posterior_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -
         c = h / (q_squared * h + e) ** 2
         q_squared_seen = max(0.0, float((c * (D**2 - e)).sum() / (c * h).sum())) if h.size else 0.0
         df = float(((q_squared * h / (q_squared * h + e)) ** 2).sum())
-    return (drift.df * q0_squared + df * q_squared_seen) / (drift.df + df), drift.df + df, df
+    return SeenDrift(q_squared_seen, df)

@@ -73,9 +73,13 @@ def largest_rung(rungs: Sequence[Rung]) -> Rung | None:
 def declared_drift(rule: Rule, touches: Iterable[str]) -> Drift:
     """Return the drift of the rule; without one that of the kind of question. touches: the nodes of the
     config that the variants declare."""
-    touches_data = any(node == "data" or node.startswith("data.") for node in touches)
-    default = DATA_DRIFT if touches_data else Drift()
-    return Drift(rule.drift, default.df) if rule.drift else default
+    default = DATA_DRIFT if asks_about_data(touches) else Drift()
+    return Drift(rule.drift or default.sd, rule.drift_df)
+
+
+def asks_about_data(touches: Iterable[str]) -> bool:
+    """Return whether the nodes that variants declare make a question about the data."""
+    return any(node == "data" or node.startswith("data.") for node in touches)
 
 
 def judge_bet(

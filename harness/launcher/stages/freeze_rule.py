@@ -35,6 +35,28 @@ def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
         raise UserError(f"rule.control={rule.control}: not among the variants of this sweep; {hint}")
 
 
+def learn_drift(sweep: SweepDir, configs: Sequence[Config]) -> None:
+    """Set the drift of every rule from the finished sweeps that `rule.drift_from` names, or from the written
+    rule if it named the same ones. Raises UserError if they do not tell it."""
+    sources, rule = list(configs[0].rule.drift_from), configs[0].rule
+    if not sources:
+        return
+    frozen = (_without_hash(atomic_files.read_json(sweep.rule)) or {}).get("rule", {})
+    if frozen.get("drift_from") == sources:
+        sd, df = frozen["drift"], frozen["drift_df"]
+    else:
+        from harness.compare.drift_library import read_drift  # scipy takes a third of a second to import
+
+        touches = [node for config in configs for node in config.variant.touches]
+        drift = read_drift(sources, touches)
+        sd, df = drift.sd, drift.df
+    if rule.drift not in (None, sd):
+        conflict = f"rule.drift={rule.drift:g}: rule.drift_from sets it to {sd:.3g}"
+        raise UserError(f"{conflict}; leave one of the two out")
+    for config in configs:
+        config.rule.drift, config.rule.drift_df = sd, df
+
+
 def compared_variants(configs: Sequence[Config]) -> list[str]:
     """Return the variants of the scales at which the control is trained; all if it is trained at none. The
     other runs have no sibling that they could be compared with."""
