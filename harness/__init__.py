@@ -1,7 +1,8 @@
 """Paired A/B training and honest comparison of loss curves.
 
-`harness.open_sweep(path)` reads a sweep as polars frames; `harness.diff(a, b)` compares two checkpoints;
-`harness.compare` holds the statistics over arrays. Modules are imported when they are first used.
+`harness.open_sweep(path)` reads a sweep as polars frames, `harness.open_curves(paths)` the logs of any
+trainer; `harness.diff(a, b)` compares two checkpoints; `harness.compare` holds the statistics over arrays.
+Modules are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from harness import moved
 
 if TYPE_CHECKING:
     from harness.inspection.diff.diff_checkpoints import diff
+    from harness.report.open_curves import open_curves
     from harness.report.open_sweep import open_sweep
 
-__all__ = ["diff", "open_sweep"]
+__all__ = ["diff", "open_curves", "open_sweep"]
 
 moved.install()
 
@@ -24,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from harness.report.open_sweep import open_sweep
 
         return open_sweep
+    if name == "open_curves":
+        from harness.report.open_curves import open_curves
+
+        return open_curves
     if name == "diff":
         from harness.inspection.diff.diff_checkpoints import diff
 
