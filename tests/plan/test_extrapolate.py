@@ -61,12 +61,45 @@ def test_what_is_saved_is_the_corners_of_days_and_k(level, se):
 
 def test_numbers_too_large_for_a_float_are_still_said():
     """ln k far beyond 700: JSON has no infinity."""
-    runs, planned = planned_runs("6t/a", flops=1e200)
-    bets = extrapolate(pair_evidence(treatment_evidence(3.0 * (AT - AT[0]), 9.0)), runs, planned)
+    treatment = treatment_evidence([0.1] * 4)
+    last = treatment.rungs[-1]
+    assert last.k
+    wide = dataclasses.replace(last, k=dataclasses.replace(last.k, log_se=1e3))
+    treatment = dataclasses.replace(treatment, rungs=(*treatment.rungs[:-1], wide))
+    bets = extrapolate(pair_evidence(treatment), *planned_runs("6t/a", flops=1e4))
     (bet,) = bets.rows
-    assert bet.log_k.low < -700 < 700 < bet.log_k.value
-    assert (bet.k.value, bet.k.high, bet.days_saved.low) == (math.inf, math.inf, -math.inf)
+    assert bet.log_k.low < -700 < 700 < bet.log_k.high
+    assert (bet.k.low, bet.k.high, bet.days_saved.low) == (0.0, math.inf, -math.inf)
     json.dumps(to_json(bets), allow_nan=False)
+
+
+def test_each_row_is_the_bet_at_its_own_flops():
+    near, far = (planned_runs(f"{name}/a", flops=flops) for name, flops in (("1t", 1e4), ("6t", 1e9)))
+    evidence = pair_evidence(treatment_evidence([0.1] * 4))
+    bets = extrapolate(evidence, [*near[0], *far[0]], [*near[1], *far[1]])
+    assert [row.verdict for row in bets.rows] == [evidence.bets(flops)["b"] for flops in (1e13, 1e18)]
+    assert [row.bet for row in bets.rows] == ["b", None]
+    assert ["TARGET_FAR" in row.flags for row in bets.rows] == [False, True]
+    for row in bets.rows:
+        ends = row.verdict.estimate
+        assert (row.log_k.value, row.log_k.low, row.log_k.high) == (ends.log_k, ends.low, ends.high)
+        assert f" {ends.chance:.2f} " in shown(bets)
+
+
+def test_a_run_below_the_trained_scales_gets_no_bet():
+    bets = extrapolate(pair_evidence(treatment_evidence([0.1] * 4)), *planned_runs("6t/a", flops=1.0))
+    (row,) = bets.rows
+    assert (row.k, row.verdict, row.bet, row.days_saved, row.tags) == (None, None, None, None, ())
+    assert "it is smaller than 3, the largest scale trained" in row.sentence
+
+
+def test_either_will_do_is_no_bet_and_is_said():
+    equal = pair_evidence(treatment_evidence([0.0, 0.001, 0.0, 0.001], 0.002), bet_margin=0.5)
+    bets = extrapolate(equal, *planned_runs("6t/a", flops=1e4))
+    assert bets.rows[0].bet is None
+    said = " ".join(shown(bets).split())
+    assert "6t: either b or a will do (EITHER): k there lies within 50 % of 1" in said
+    assert " either EXTRAPOLATION " in said, "in the table"
 
 
 def test_an_invalid_verdict_carries_no_number():
@@ -140,6 +173,8 @@ def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch,
     assert row["decades"] > 1
     for key in ("k", "days_saved", "chips_saved"):
         assert row[key].keys() == {"value", "low", "high"}
+    assert row["verdict"]["decision"] == "OPEN"
+    assert row["verdict"]["estimate"]["target_flops"] == row["flops"]
     shown = Reader((tmp_path / "runs" / "colossus2" / "report.html").read_text()).text("main")
     assert " ".join(row["sentence"].split()) in shown
     assert f"evidence={path}" in shown, "with which it can be asked for again"

@@ -1,4 +1,4 @@
-"""Words of a bet that claim no more than they may."""
+"""Words of a recommendation that claim no more than they may."""
 
 import math
 import re
@@ -8,81 +8,95 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.compare.results.verdict_types import Decision, GateResult
-from harness.plan.extrapolation.recommend import Recommendation
-from tests.plan.evidence import AT, DECADE, treatment_evidence
+from harness.compare.stats.bet import BetDecision
+from harness.plan.extrapolation.recommend import LIMIT, Recommendation
+from tests.plan.evidence import AT, DECADE, pair_evidence, treatment_evidence
 
 number = st.floats(-0.5, 0.5)
+DECISIONS = {each.value for each in (*Decision, *BetDecision)}
+
+
+def recommended(treatment, decades: float, sibling=False, **rule) -> Recommendation:
+    """The recommendation `decades` beyond the largest scale."""
+    evidence = pair_evidence(treatment, **rule)
+    verdict = evidence.bets(treatment.largest.flops * math.exp(decades * DECADE))["b"]
+    return Recommendation("6t", treatment, verdict, decades, sibling)
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    log_k=st.lists(number, min_size=4, max_size=4),
+    log_k=st.lists(number, min_size=1, max_size=4),
     se=st.floats(0.001, 0.3),
-    decision=st.sampled_from(Decision),
+    valid=st.booleans(),
     decades=st.floats(-2, 15),
     promote=st.sampled_from([None, True, False]),
     sibling=st.booleans(),
 )
-def test_no_sentence_claims_more_than_the_design_carries(log_k, se, decision, decades, promote, sibling):
+def test_no_sentence_claims_more_than_the_design_carries(log_k, se, valid, decades, promote, sibling):
     gate = None if promote is None else GateResult("b", promote, 3, (), "won 3 of 4")
-    flags = ("MIXED_CODE",) if decision is Decision.INVALID else ("LOW_DF",)
-    treatment = treatment_evidence(log_k, se, decision=decision, gate=gate, flags=flags)
-    span = treatment.log_k(math.exp(AT[-1] + decades * DECADE))
-    case = Recommendation("6t", treatment, span, decades, sibling)
-    wins = {Decision.B_BETTER: "b", Decision.A_BETTER: "a"}.get(decision)
-    sign = "b" if log_k[-1] > 0 else "a" if log_k[-1] < 0 else None
-    beyond = decades > 1
-    line = None if span is None or span.low <= 0 <= span.high else "b" if span.low > 0 else "a"
-    may = wins is not None and wins == sign == line and not beyond and not (wins == "b" and promote is False)
-    assert case.bet == (wins if may else None)
+    decision, flags = (Decision.INCONCLUSIVE, ("LOW_DF",)) if valid else (Decision.INVALID, ("MIXED_CODE",))
+    treatment = treatment_evidence(log_k, se, decision=decision, gate=gate, flags=flags, at=AT[: len(log_k)])
+    case = recommended(treatment, decades, sibling)
+    bet = case.verdict.decision if case.verdict else None
+    takes = "b" if bet is BetDecision.BET_B else "a" if bet is BetDecision.BET_A else None
+    may = takes is not None and not (takes == "b" and promote is False)
+    assert case.bet == (takes if may else None)
+    assert (case.verdict is None) == (not valid or decades * DECADE < -0.01)
     text = case.sentence
-    assert ("bet on" in text) == may
-    assert ("does not settle" in text) != may
-    assert ("decides nothing" in text) == (beyond and decision is not Decision.INVALID)
-    assert (f"{decades - 1:.1f} decades" in text) or not beyond or decision is Decision.INVALID
+    assert ("bet on b" in text or "bet on a" in text) == may
+    assert ("does not settle" in text) == (not may and bet is not BetDecision.EITHER)
+    assert (f"{decades:.1f} decades" in text) == ("(TARGET_FAR)" in text) == (valid and decades > 2)
+    assert ("(ONE_SCALE)" in text) == (case.verdict is not None and len(log_k) == 1)
+    assert (LIMIT in text) == (may and len(log_k) > 1 and case.verdict.estimate.seen_df < 1)
     assert not {"better", "wins", "proves"} & set(text.split())
-    assert {each.value for each in Decision if each.value in text} <= {decision.value}
+    assert {each for each in DECISIONS if f"({each})" in text} <= ({bet.value} if bet else set())
     assert re.fullmatch(r"6t: .*[^.]\.", text)
     assert ". " not in text, "one sentence"
-    if decision is Decision.INVALID:
-        assert span is None
+    if not valid:
         assert "ahead" not in text
         assert "MIXED_CODE" in text
 
 
-SURE = {"log_k": [0.3, 0.31, 0.3, 0.31], "se": 0.001, "decision": Decision.B_BETTER}
+@settings(max_examples=100, deadline=None)
+@given(log_k=st.lists(number, min_size=1, max_size=4), se=st.floats(0.001, 0.3), decades=st.floats(0, 5))
+def test_exchanging_the_variants_mirrors_the_bet(log_k, se, decades):
+    one, other = (
+        recommended(treatment_evidence([sign * x for x in log_k], se, at=AT[: len(log_k)]), decades)
+        for sign in (1, -1)
+    )
+    assert {"a": "b", "b": "a", None: None}[one.bet] == other.bet
+    assert one.verdict.estimate.chance == pytest.approx(1 - other.verdict.estimate.chance)
+
+
+SURE = {"log_k": [0.3, 0.31, 0.3, 0.31], "se": 0.001}
+OPEN = "the evidence does not settle b against a: "
 
 
 @pytest.mark.parametrize(
     ("changed", "decades", "said"),
     [
-        ({}, 0.5, "bet on b, which is no verdict"),
-        ({"decision": Decision.EQUIVALENT}, 0.5, "over the scales trained is EQUIVALENT"),
-        ({"decision": Decision.A_BETTER}, 0.5, "3, the largest trained, disagrees"),
-        ({"decision": Decision.INVALID, "flags": ("HOT_LR_LOOK",)}, 0.5, "INVALID (HOT_LR_LOOK): nothing is"),
-        ({"se": 0.5}, 0.5, "the projected interval holds k = 1"),
-        ({"log_k": [0.7, 0.5, 0.3, 0.1]}, 1.0, "the line has turned to a"),
-        ({"log_k": [0.4, 0.39, 0.38, 0.37]}, 0.5, "but its lead shrinks with scale"),
-        ({"at": AT[[0, 0, 0, 0]]}, 0.5, "no line can be drawn"),
-        ({"gate": GateResult("b", False, 2, (), "won 2 of 4")}, 0.5, "does not promote b (won 2 of 4)"),
+        ({}, 0.5, "bet on b, which is no verdict (BET_B): k there is clear of 1; b is ahead at 3, and here "),
+        ({"log_k": [-0.3, -0.31, -0.3, -0.31]}, 0.5, "bet on a, which is no verdict (BET_A)"),
+        ({"decision": Decision.A_BETTER}, 0.5, "bet on b"),
+        ({"decision": Decision.INVALID, "flags": ("HOT_LR_LOOK",)}, 0.5, OPEN + "its verdict is INVALID ("),
+        ({"flags": ("DECAY_UNVERIFIED",)}, 0.5, OPEN + "DECAY_UNVERIFIED: "),
+        ({"se": 0.5}, 0.5, OPEN + "k there is not clear of 1 (OPEN); b is ahead at 3 (not clear of zero), "),
+        ({"log_k": [0.7, 0.6, 0.5, 0.4]}, 2.0, OPEN + "TREND_AGAINST: the line"),
+        ({"log_k": [0.34, 0.33, 0.32, 0.31]}, 0.5, "but its lead shrinks with scale"),
+        ({"gate": GateResult("b", False, 2, (), "won 2 of 4")}, 0.5, OPEN + "its gate does not promote b (w"),
         ({"gate": GateResult("b", True, 3, (), "won 3 of 4")}, 0.5, "bet on b"),
-        ({}, 14.0, "it lies 13.0 decades of compute beyond where the line may be drawn, and its number"),
+        ({"log_k": [0.3], "at": AT[-1:]}, 0.5, "how k changes with scale is assumed alone (ONE_SCALE)"),
+        ({}, 2.5, "it lies 2.5 decades of compute beyond 3 (TARGET_FAR)"),
+        ({"log_k": [0.1] * 4}, 14.0, "3 (TARGET_FAR); what would settle it: the next scale, or a ne"),
     ],
 )  # fmt: skip
-def test_each_doubt_alone_forbids_the_bet_and_is_said(changed, decades, said):
-    treatment = treatment_evidence(**SURE | changed)
-    case = Recommendation(
-        "6t", treatment, treatment.log_k(math.exp(AT[-1] + decades * DECADE)), decades, False
-    )
+def test_what_decides_is_said(changed, decades, said):
+    case = recommended(treatment_evidence(**SURE | changed), decades)
     assert said in case.sentence
-    assert (case.bet == "b") == ("bet on b" in case.sentence) == ("bet" in said or "shrinks" in said)
-    assert case.bet or ";" not in case.sentence.partition("; what is left")[0], "one doubt"
+    assert (case.bet is None) == (OPEN in case.sentence)
+    assert ("what would settle it" in case.sentence) == bool(case.verdict and "(OPEN)" in case.sentence)
 
 
-def test_a_line_beyond_a_decade_never_bets_however_narrow():
-    sure = treatment_evidence([0.1] * 4, 1e-6, decision=Decision.B_BETTER)
-    near, far = (sure.log_k(math.exp(AT[-1] + d * DECADE)) for d in (0.9, 1.1))
-    assert (
-        Recommendation("x", sure, near, 0.9, False).bet,
-        Recommendation("x", sure, far, 1.1, False).bet,
-    ) == ("b", None)
+def test_a_gate_that_does_not_promote_forbids_only_its_own_variant():
+    gate = GateResult("b", False, 2, (), "won 2 of 4")
+    assert recommended(treatment_evidence([-0.3] * 4, gate=gate), 0.5).bet == "a"

@@ -14,8 +14,8 @@ detect. Keys that only a plan has:
   cluster=NAME        chips, links, failures and power from conf/cluster/NAME.yaml; otherwise this machine,
                       scheduled as by `harness sweep --dry-run`
   roster=frontier     sizes that can be planned but not trained
-  evidence=RUNS       a finished sweep of pairs (at least 3 scales and 2 seeds): what it predicts for runs
-                      without a paired variant, and how far they lie beyond it"""
+  evidence=RUNS       a finished sweep of pairs (at least 2 seeds a scale): which variant to bet on for
+                      runs without a paired variant, and how far they lie beyond it"""
 
 
 def make_parser() -> VerbParser:

@@ -1,21 +1,22 @@
-"""Evidence of a finished sweep of pairs, and the line that carries it to other scales."""
+"""Evidence of a finished sweep of pairs, and the bets that it allows on larger runs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.compare.judge import compare
-from harness.compare.results.comparison import Comparison
-from harness.compare.results.verdict_types import Decision, GateResult, Ladder, Rung
-from harness.compare.stats.scale_trend import project
+from harness.compare.results.comparison import Comparison, Rule
+from harness.compare.results.verdict_types import BetVerdict, Decision, GateResult, Ladder, Rung
+from harness.compare.stats.bet import Drift
+from harness.compare.verdict.larger_run import SAME_SCALE, declared_drift, judge_bets, largest_rung
 from harness.core.errors import UserError
-from harness.core.interval import Interval
 from harness.records.run.status import State
 from harness.records.sweep.find_sweep import read_sweep
 
-MIN_SCALES, MIN_SEEDS = 3, 2
-"""Least number of scales for a line, and of seeds for an interval."""
+MIN_SEEDS = 2
+"""Least number of seeds for an interval."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class TreatmentEvidence:
 
     ladder: Ladder
     rungs: tuple[Rung, ...]
+    """Smallest scale first."""
     gate: GateResult | None
     """Result of the promotion gate; None: the evidence's experiment has no gate."""
 
     @property
     def largest(self) -> Rung:
-        """Return the trained scale with most compute."""
-        return max(self.rungs, key=lambda rung: rung.flops or 0.0)
+        """Return the largest trained scale that has a result."""
+        return largest_rung(self.rungs) or self.rungs[-1]
 
     @property
     def leader(self) -> str | None:
@@ -41,52 +43,62 @@ class TreatmentEvidence:
             return None
         return self.ladder.variant if delta < 0 else self.ladder.control
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Return the flags of the ladder without those of its bet, which hold for another run."""
+        of_bet = self.ladder.bet.flags if self.ladder.bet else ()
+        return tuple(flag for flag in self.ladder.flags if flag not in of_bet)
+
     def e_folds_beyond(self, flops: float) -> float:
         """Return e-folds of compute beyond the largest trained scale."""
         return math.log(flops / (self.largest.flops or math.nan))
 
-    def log_k(self, flops: float) -> Interval | None:
-        """Return ln k on the line at `flops` of a control run with its 95 % prediction interval, however
-        wide; None if no line can be drawn, or the verdict is invalid."""
-        if self.ladder.decision is Decision.INVALID:
-            return None
-        points = [(math.log(rung.flops), rung.k) for rung in self.rungs if rung.flops and rung.k]
-        log_flops, k = [x for x, _ in points], [k for _, k in points]
-        start = project(log_flops, k, ahead=0.0)  # at the largest scale that carries a multiplier
-        projection = project(log_flops, k, ahead=math.log(flops / start.flops)) if start else None
-        return Interval(projection.log_k, projection.log_low, projection.log_high) if projection else None
-
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """A finished sweep of pairs with a trend."""
+    """A finished sweep of pairs."""
 
     path: str
     experiment: str
     loss_unit: str
-    control: str
+    rule: Rule
     treatments: tuple[TreatmentEvidence, ...]
     """Evidence of each treatment but the positive control, which no plan trains."""
+    rungs: Mapping[str, tuple[Rung, ...]]
+    """Scales of each treatment, the positive control among them: Holm's procedure counts it."""
+    drifts: Mapping[str, Drift]
+    """Declared drift by treatment."""
     sparse: bool = False
     """True if a token of some model passes through a part of the parameters only."""
 
     @property
     def variants(self) -> tuple[str, ...]:
         """Return the control and all treatments."""
-        return (self.control, *(treatment.ladder.variant for treatment in self.treatments))
+        return (self.rule.control, *(treatment.ladder.variant for treatment in self.treatments))
+
+    def bets(self, flops: float) -> dict[str, BetVerdict | None]:
+        """Return the bet on each treatment for a run of `flops`, corrected over the treatments. None: the
+        evidence is invalid, has no multiplier at the largest scale, or `flops` is not beyond it."""
+        largest = max(treatment.largest.flops or 0.0 for treatment in self.treatments)
+        target = largest if math.isclose(flops, largest, rel_tol=SAME_SCALE) else flops
+        return judge_bets(self.rule, self.rungs, self.drifts, target)
 
 
 def read_evidence(path: str) -> PairEvidence:
     """Read and judge a sweep. Raises UserError if there is no sweep, some run is not over, no two variants
-    meet, or scales (3) or seeds per scale (2) are too few."""
+    meet, or a scale has too few seeds (2)."""
     try:
         comparison = compare(read_sweep(path))
     except UserError as error:
         raise UserError(f"evidence={error}") from None
+    rungs = {
+        ladder.variant: tuple(rung for rung in comparison.rungs if rung.variant == ladder.variant)
+        for ladder in comparison.ladder
+    }
     treatments = tuple(
         TreatmentEvidence(
             ladder,
-            tuple(rung for rung in comparison.rungs if rung.variant == ladder.variant),
+            rungs[ladder.variant],
             next((gate for gate in comparison.gate or () if gate.variant == ladder.variant), None),
         )
         for ladder in comparison.ladder
@@ -97,8 +109,18 @@ def read_evidence(path: str) -> PairEvidence:
     if not treatments:
         raise UserError(f"evidence={path}: no two variants meet there; name a sweep that trained pairs")
     sparse = any(0 < row.active_parameters < row.non_embedding for row in comparison.fairness)
-    control, unit = comparison.rule.control, comparison.loss_unit
-    return PairEvidence(path, comparison.experiment, unit, control, treatments, sparse)
+    drifts = {ladder.variant: _drift(comparison, ladder) for ladder in comparison.ladder}
+    experiment, unit, rule = comparison.experiment, comparison.loss_unit, comparison.rule
+    return PairEvidence(path, experiment, unit, rule, treatments, rungs, drifts, sparse)
+
+
+def _drift(comparison: Comparison, ladder: Ladder) -> Drift:
+    """Return the drift that the sweep declares for one treatment."""
+    if ladder.bet:
+        return ladder.bet.drift
+    pair = ladder.control, ladder.variant
+    touches = {node for row in comparison.fairness if row.variant in pair for node in row.touches}
+    return declared_drift(comparison.rule, touches)
 
 
 def _unfinished_message(comparison: Comparison) -> str:
@@ -112,19 +134,12 @@ def _unfinished_message(comparison: Comparison) -> str:
 
 
 def _too_few_message(treatment: TreatmentEvidence) -> str:
-    """Return what a line with an interval lacks; empty: nothing."""
+    """Return what a bet lacks; empty: nothing."""
     pair = f"{treatment.ladder.variant} and {treatment.ladder.control}"
-    if len(treatment.rungs) < MIN_SCALES:
-        scales = _count(len(treatment.rungs), "scale")
-        return f"{pair} meet at {scales}, and a trend needs {MIN_SCALES}; add some with scale="
     for rung in treatment.rungs:
         if rung.n < MIN_SEEDS:
-            seeds = f"{_count(rung.n, 'seed')} at {rung.scale}"
+            seeds = f"{rung.n} seed{'s' * (rung.n != 1)} at {rung.scale}"
             return f"{pair} have {seeds}, and an interval needs {MIN_SEEDS}; add some with seed="
         if not rung.flops:
-            return f"its records have no FLOPs at {rung.scale}, so no trend can be drawn; name another sweep"
+            return f"its records have no FLOPs at {rung.scale}, so no bet can be made; name another sweep"
     return ""
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'s' * (n != 1)}"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, GateResult
-from harness.compare.stats.estimates import Effect, Multiplier, SlopeAxis, Trend
+from harness.compare.results.verdict_types import BetVerdict, Decision, GateResult, Here
+from harness.compare.stats.estimates import Multiplier, SlopeAxis, Trend
 from harness.compare.stats.scale_trend import DECADE
 from harness.core.errors import UserError
 from harness.core.interval import Interval
@@ -24,15 +24,15 @@ class TreatmentSummary:
     control: str
     decision: Decision
     scales: tuple[str, ...]
+    largest_scale: Here | None
+    """Numbers of the largest scale, which the verdict is about."""
     k: Multiplier | None
-    """Multiplier pooled over the scales."""
+    """Multiplier pooled over the scales; None also if they have none in common (HETEROGENEOUS)."""
+    heterogeneity_p: float | None
     trend: Trend | None
-    largest: str
-    """Scale with most compute."""
-    delta: Effect
-    """Loss at that scale, treatment minus control, in the sweep's unit."""
     leads: str | None
-    """Variant that is ahead there: the default predictor. None: neither, or the evidence is invalid."""
+    """Variant that is ahead at the largest scale: the default predictor. None: neither, or the evidence is
+    invalid."""
     gate: GateResult | None
     """None: the evidence's experiment has no gate."""
     flags: tuple[str, ...]
@@ -40,7 +40,7 @@ class TreatmentSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleExtrapolation:
-    """A treatment at a planned scale. k > 1 favours the treatment; prediction intervals are 95 %."""
+    """A treatment at a planned scale. k > 1 favours the treatment; intervals are 90 %, as those of a bet."""
 
     scale: str
     run: str
@@ -56,19 +56,23 @@ class ScaleExtrapolation:
     decades: float
     estimand: SlopeAxis | None
     """Quantity that k multiplies."""
+    verdict: BetVerdict | None
+    """Bet on a run of these FLOPs, corrected over the treatments. None: the run is not beyond the trained
+    scales, the largest of them has no multiplier, or the evidence is invalid."""
     k: Interval | None
-    """None: no line can be drawn, or the verdict is invalid. The ends reach 0 and infinity beyond a float."""
+    """Prediction of the bet, on its axis. The ends reach 0 and infinity beyond a float."""
     log_k: Interval | None
     days_saved: Interval | None
-    """Days of the control x (1 - 1/k): what the treatment saves for the same loss, at an equal time a token;
-    below zero: it needs more. None: the run never ends, or trains no control."""
+    """Days of the control x (1 - 1/k): what the treatment saves for the same loss, at an equal time a token
+    (an equal time a FLOP, or at its own, by the axis of the bet); below zero: it needs more. None: the run
+    never ends, or trains no control."""
     chips_saved: Interval | None
     """Chips of the control that the treatment saves in equally many days."""
     flags: tuple[str, ...]
-    """Flags of the evidence, which limit all of it."""
+    """Flags of the evidence, which limit all of it, and of this bet."""
     tags: tuple[str, ...]
     bet: str | None
-    """Variant to bet on; None: the evidence does not settle it."""
+    """Variant to bet on; None: the evidence does not settle it, or either will do."""
     sentence: str
 
 
@@ -99,7 +103,7 @@ def extrapolate(
         trouble = f"evidence={evidence.path} compares {compared}, but this plan trains none of them"
         raise UserError(f"{trouble}. Choose a sweep with the plan's variants.")
     rows = [
-        _extrapolate_scale(treatment, group, by_name)
+        _extrapolate_scale(evidence, treatment, group, by_name)
         for treatment in evidence.treatments
         for group in _runs_by_scale(usable_runs, treatment)
     ]
@@ -141,21 +145,25 @@ def _runs_by_scale(runs: Sequence[DescribedRun], evidence: TreatmentEvidence) ->
 
 
 def _summarise(treatment: TreatmentEvidence) -> TreatmentSummary:
-    ladder, largest = treatment.ladder, treatment.largest
+    ladder = treatment.ladder
     return TreatmentSummary(
-        ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.k, ladder.trend,
-        largest.scale, largest.delta, treatment.leader, treatment.gate, ladder.flags,
+        ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.here, ladder.k,
+        ladder.heterogeneity_p, ladder.trend, treatment.leader, treatment.gate, treatment.flags,
     )  # fmt: skip
 
 
 def _extrapolate_scale(
-    treatment: TreatmentEvidence, group: Sequence[DescribedRun], planned: dict[str, PlannedRun]
+    evidence: PairEvidence,
+    treatment: TreatmentEvidence,
+    group: Sequence[DescribedRun],
+    planned: dict[str, PlannedRun],
 ) -> ScaleExtrapolation:
     ladder, first, run = treatment.ladder, group[0].config, planned[group[0].name]
     flops = run.flops_per_token * (run.tokens or 0)
-    e_folds, log_k = treatment.e_folds_beyond(flops), treatment.log_k(flops)
+    e_folds, verdict = treatment.e_folds_beyond(flops), evidence.bets(flops)[ladder.variant]
     sibling = len({described.config.variant.name for described in group}) > 1
-    recommendation = Recommendation(first.scale.name, treatment, log_k, e_folds / DECADE, sibling)
+    recommendation = Recommendation(first.scale.name, treatment, verdict, e_folds / DECADE, sibling)
+    log_k = verdict and Interval(verdict.estimate.log_k, verdict.estimate.low, verdict.estimate.high)
     saved = log_k if first.variant.name == ladder.control else None
     return ScaleExtrapolation(
         scale=recommendation.scale,
@@ -166,12 +174,13 @@ def _extrapolate_scale(
         flops=flops,
         e_folds=e_folds,
         decades=recommendation.decades,
-        estimand=ladder.k.estimand if ladder.k else None,
+        estimand=treatment.largest.k.estimand if treatment.largest.k else None,
+        verdict=verdict,
         k=log_k and Interval(_exp_or_inf(log_k.value), _exp_or_inf(log_k.low), _exp_or_inf(log_k.high)),
         log_k=log_k,
         days_saved=_savings(saved, run.days),
         chips_saved=_savings(saved, Interval(run.chips, run.chips, run.chips)),
-        flags=ladder.flags,
+        flags=tuple(sorted({*treatment.flags, *(verdict.flags if verdict else ())})),
         tags=("EXTRAPOLATION",) if e_folds > 0 else (),
         bet=recommendation.bet,
         sentence=recommendation.sentence,
