@@ -64,7 +64,7 @@ def test_seconds_decide_by_k_over_the_ratio_of_step_times(ratio, decision):
     assert ladder.here.multiplier == ladder.here.speed_up == s
     assert ladder.here.p == s.p
     if ratio > 1:
-        assert "b is worse than a at l at equal device-seconds: a needs" in comparison.verdict
+        assert "b is worse than a at l, at equal device-seconds: a needs" in comparison.verdict
         assert "Per token, b is better" in comparison.verdict
 
 

@@ -51,25 +51,25 @@ def judged_bet(decision: BetDecision, log_k: float) -> Ladder:
         (
             Decision.A_BETTER,
             -0.128,
-            "short is worse than mha: mha needs 12 % fewer tokens for the same loss "
+            "short is worse than mha at m: mha needs 12 % fewer tokens for the same loss "
             "(A_BETTER; k = 0.880 [0.854, 0.907], 9 pairs).",
         ),
         (
             Decision.B_BETTER,
             0.049,
-            "short is better than mha: mha needs 5 % more tokens for the same loss "
+            "short is better than mha at m: mha needs 5 % more tokens for the same loss "
             "(B_BETTER; k = 1.050 [1.019, 1.082], 9 pairs).",
         ),
         (
             Decision.EQUIVALENT,
             0.001,
-            "short and mha are practically equal: mha needs 0.1 % more tokens for the same loss "
+            "short and mha are practically equal at m: mha needs 0.1 % more tokens for the same loss "
             "(EQUIVALENT; k = 1.001 [0.971, 1.031], 9 pairs).",
         ),
         (
             Decision.INCONCLUSIVE,
             0.01,
-            "It is not settled whether short is better or worse than mha: the reason "
+            "It is not settled whether short is better or worse than mha at m: the reason "
             "(INCONCLUSIVE; k = 1.010 [0.980, 1.041], 9 pairs).",
         ),
         (Decision.INVALID, 0.01, "short cannot be judged against mha: the reason (INVALID)."),
@@ -97,7 +97,7 @@ def test_the_second_answer_names_target_decision_interval_and_chance(decision, l
     assert sentence.endswith("there with chance 0.70).")
 
 
-def test_the_scale_is_named_where_there_are_several():
+def test_the_scale_is_named():
     item = judged_bet(BetDecision.OPEN, -0.1)
     assert verdict_sentence(item).startswith("short is worse than mha at m: ")
     assert verdict_sentence(item).endswith(bet_sentence(item))
@@ -106,7 +106,7 @@ def test_the_scale_is_named_where_there_are_several():
 
 def test_a_positive_control_is_named_as_one():
     sentence = verdict_sentence(judged(-0.1, Decision.A_BETTER, positive_control=True))
-    assert sentence.startswith("short, the positive control, is worse than mha: ")
+    assert sentence.startswith("short, the positive control, is worse than mha at m: ")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_the_deciding_axis_leads_and_the_loss_follows(axis, k):
     item = timed(judged(-0.1, Decision.B_BETTER, flops=0.8), -0.3, axis=axis)
     sentence = verdict_sentence(item)
     amount = "FLOPs" if axis is Axis.flops else "device-seconds"
-    assert sentence.startswith(f"short is better than mha at equal {amount}: mha needs ")
+    assert sentence.startswith(f"short is better than mha at m, at equal {amount}: mha needs ")
     assert f"more {amount} for the same loss (B_BETTER; {k} [" in sentence
     assert "Per token, short is worse (k = 0.905" in sentence
     assert sentence.count(f"Per {'FLOP' if axis is Axis.flops else 'second'}, ") == 0

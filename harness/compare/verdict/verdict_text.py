@@ -43,13 +43,12 @@ def verdict_sentence(ladder: Ladder) -> str:
 
 
 def place_phrase(ladder: Ladder) -> str:
-    """Return ` at m` with the largest scale that was trained, if there are several, and what is made equal if
-    that is not tokens."""
+    """Return ` at m` with the largest scale at which both were trained, and what is made equal if that is not
+    tokens."""
     if ladder.here is None:
         return ""
-    place = f" at {ladder.here.scale}" if len(ladder.scales) > 1 else ""
-    axis = ladder.here.axis
-    return place if axis is Axis.tokens else f"{place} at equal {AXIS_AMOUNTS[axis]}"
+    place, axis = f" at {ladder.here.scale}", ladder.here.axis
+    return place if axis is Axis.tokens else f"{place}, at equal {AXIS_AMOUNTS[axis]}"
 
 
 def bet_sentence(ladder: Ladder) -> str:
