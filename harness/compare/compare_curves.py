@@ -16,6 +16,7 @@ from harness.compare.inputs.known_slopes import known_slopes
 from harness.compare.inputs.log_tables import RUN_COLUMNS
 from harness.compare.inputs.log_units import LogUnit, to_losses, unit_mismatches
 from harness.compare.inputs.lr_grids import best_rates
+from harness.compare.inputs.matched_amounts import read_match
 from harness.compare.inputs.run_records import RunRecord
 from harness.compare.judge import VerdictInputs, judge
 from harness.compare.results.comparison import Comparison, Deviation, Rule
@@ -51,6 +52,7 @@ def compare_curves(
     margin_nats: float | None = None,
     slope: float | None = None,
     horizon: str | None = None,
+    match: str | None = None,
 ) -> Comparison:
     """Return the verdict over tables or files with the columns variant, scale, seed, step, tokens, loss.
 
@@ -63,13 +65,15 @@ def compare_curves(
     rows (nats, bits, perplexity, bits_per_byte, accuracy, higher_is_better). margin, in ln k, and alpha lie
     between 0 and 1; margin_nats is a margin in the loss itself, which needs no k. slope: nats by which the
     control's loss falls an e-fold of tokens (SLOPE_GIVEN); horizon: the variant that is the control trained
-    for another number of tokens, which gives that slope and is no treatment. The control defaults to the
+    for another number of tokens, which gives that slope and is no treatment. match: what the runs got equal
+    amounts of instead of tokens, "flops" or "seconds"; without a column for the seconds the caller vouches
+    for them. The control defaults to the
     first variant. Tables have no hash of the examples, so pairing by seed is flagged ORDER_UNVERIFIED. Raises
     UserError for unreadable tables and if there is nothing to compare.
     """
     inputs = read_curve_inputs(
         tables, control=control, experiment=experiment, margin=margin, alpha=alpha, decayed=decayed,
-        unit=unit, margin_nats=margin_nats, slope=slope, horizon=horizon,
+        unit=unit, margin_nats=margin_nats, slope=slope, horizon=horizon, match=match,
     )  # fmt: skip
     return judge(inputs)
 
@@ -86,6 +90,7 @@ def read_curve_inputs(
     margin_nats: float | None = None,
     slope: float | None = None,
     horizon: str | None = None,
+    match: str | None = None,
 ) -> VerdictInputs:
     """Read the tables that `compare_curves` judges. Raises UserError for unreadable ones."""
     _check_options(margin, alpha, decayed)
@@ -102,14 +107,17 @@ def read_curve_inputs(
     family = tuple(sorted({*variants} - {name, horizon}))
     if not family:
         raise UserError(f"--curves: '{name}' is the only variant. Add the curves of another variant.")
-    rule = Rule("", name, None, (), margin, alpha, "none", family, "", margin_nats=margin_nats)
+    amounts = read_match(match, tables.frame)
+    rule = Rule(
+        "", name, None, (), margin, alpha, "none", family, "", match=amounts.axis, margin_nats=margin_nats
+    )
     tuned = best_rates(to_losses(frame, unit))
     frame = _fill_missing(tuned.frame, vouched=decayed is not None)
     problems = unit_mismatches(frame.filter(_IS_SCORED), name)
     runs = [_record(run, problems) for run in frame.partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
     known = known_slopes(runs, name, slope, horizon)
-    notes = [*_notes(frame, runs, problems), *tuned.notes, *tables.notes, *known.notes]
+    notes = [*_notes(frame, runs, problems), *amounts.notes, *tuned.notes, *tables.notes, *known.notes]
     return VerdictInputs(
         experiment, rule, known.compared_runs, deviations, tuning=tuned.tuning, notes=notes,
         known_slopes=known.slopes,

@@ -20,6 +20,7 @@ from harness.compare.context.secondary_results import (
 )
 from harness.compare.inputs.decision_rule import RULE_DAMAGE, gate_margins, read_rule
 from harness.compare.inputs.expected_runs import ExpectedRuns, RunKey, runs_in_ledger
+from harness.compare.inputs.matched_amounts import match_note
 from harness.compare.inputs.noise_floor import (
     damaged_libraries,
     false_positive_rate,
@@ -158,7 +159,12 @@ def judge(inputs: VerdictInputs) -> Comparison:
         runs=run_states(expected, scales),
         divergence=tuple(count_divergence(name, drafts[name]) for name in treatments),
         forgetting=forgetting_rows(runs, scales, rule.control),
-        notes=(*inputs.notes, *_record_notes(inputs, drafts), *expected.not_compared_notes),
+        notes=(
+            *inputs.notes,
+            *filter(None, [match_note(rule.match)]),
+            *_record_notes(inputs, drafts),
+            *expected.not_compared_notes,
+        ),
         loss_unit=expected.loss_unit,
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs) | ({STEP_SECONDS: step_seconds} if step_seconds else {}),

@@ -34,6 +34,7 @@ def check_comparable(blocks: Sequence[Block]) -> None:
     """Raise UserError for a pair with a run left to train that the verdict would find INVALID. Writes
     nothing. A block without the control has no pair, unless an earlier command trained it; whether the files
     have changed since is checked elsewhere (`same_data`)."""
+    _check_match(blocks)
     for block in blocks:
         control = next((run for run in block.runs if _is_control(run)), None)
         reference = control or _stored_control(block)
@@ -45,6 +46,23 @@ def check_comparable(blocks: Sequence[Block]) -> None:
                 flags = {flag for flag in flags if _differing_keys(flag, reference, run)}
             if flags:
                 _refuse_unless_ended(block.name, min(flags), reference, run)
+
+
+def _check_match(blocks: Sequence[Block]) -> None:
+    """Raise UserError for a rule that makes FLOPs or device-seconds equal where it could not be judged."""
+    rule, scales = blocks[0].runs[0].config.rule, {block.scale for block in blocks}
+    if rule.match is Axis.tokens or all(run.ended for block in blocks for run in block.runs):
+        return
+    if rule.axis not in (Axis.tokens, rule.match):
+        raise UserError(
+            f"rule.axis={rule.axis.value}: rule.match={rule.match.value} makes another amount equal, so the "
+            "losses say nothing on that axis. Leave rule.axis out."
+        )
+    if rule.match is Axis.seconds and len(scales) > 1:
+        raise UserError(
+            f"rule.match=seconds: step times are measured at one scale, but this sweep has {len(scales)}. "
+            "Train one scale a sweep."
+        )
 
 
 def _is_control(run: Run) -> bool:

@@ -59,3 +59,19 @@ def test_what_is_wrong_is_named():
     assert "DECAY_UNVERIFIED" in judged("mudd_1430").rungs[0].flags
     assert {"UNEQUAL_TOKENS", "DIVERGED"} <= {*judged("algoperf_diverged").rungs[0].flags}
     assert "scales" not in judged("algoperf_nadamp").ladder[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "decision"),
+    [("pgolf_gated", -0.0035, Decision.INCONCLUSIVE), ("pgolf_muon097", -0.0074, Decision.B_BETTER)],
+)
+def test_records_under_a_wall_clock_cap_are_judged_at_equal_seconds(name, mean, decision):
+    comparison = judged(name, decayed="last", match="seconds")
+    (rung,) = comparison.rungs
+    assert rung.delta.mean == pytest.approx(mean, abs=5e-5)
+    assert comparison.ladder[0].decision is decision
+    assert "OTHER_TOKENS" in rung.flags
+    assert not {"UNEQUAL_TOKENS", "HOT_LR_LOOK", "UNMATCHED"}.intersection(rung.flags)
+    assert any("you vouch (--match seconds)" in note for note in comparison.notes)
+    assert comparison.ladder[0].decision is not judged(name, decayed="last").ladder[0].decision
+    assert all(ladder.decision not in DIRECTIONS for ladder in judged(name, match="seconds").ladder)

@@ -73,6 +73,10 @@ def make_parser() -> VerbParser:
     parser.add("--margin-nats", "NATS", nats, type=float)
     slopes = "with --curves: fall of the control's loss an e-fold of tokens, if the logs do not show it"
     parser.add("--slope", "NATS", slopes, type=float)
+    amounts = (
+        "with --curves: what the runs got equal amounts of, if not tokens; seconds without a column vouch"
+    )
+    parser.add("--match", "flops|seconds", amounts, choices=["flops", "seconds"])
     longer = "with --curves: the variant that is the control trained for another number of tokens: its slope"
     parser.add("--horizon", "VARIANT", longer)
     units = "nats (default), bits, perplexity, bits_per_byte, accuracy or higher_is_better"
@@ -116,7 +120,7 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     if options.control and not options.curves:
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
     names = ("decayed", "unit", "map", "name", "keep", "lines", "filter", "decimal", "empty", "skip_broken")
-    for name in (*names, "margin_nats", "slope", "horizon"):
+    for name in (*names, "margin_nats", "slope", "horizon", "match"):
         if getattr(options, name) and not options.curves:
             parser.error(f"--{name.replace('_', '-')} goes with --curves; a sweep records it")
     return options
@@ -163,6 +167,7 @@ def _judge_curves(options: argparse.Namespace) -> JudgedInput:
     evidence = read_curve_inputs(
         logs, control=options.control, experiment=first.stem, decayed=options.decayed, unit=options.unit,
         margin_nats=options.margin_nats, slope=options.slope, horizon=options.horizon,
+        match=options.match,
     )  # fmt: skip
     comparison = judge(evidence)
 

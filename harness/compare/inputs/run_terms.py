@@ -1,4 +1,4 @@
-"""What a run is given before its first step, and what two runs of a pair may not differ in undeclared.
+"""Terms of a run, given before its first step, and their differences that two runs must declare.
 
 The launcher asks before the first step and the verdict at the end, so a pair that could not be judged is not
 trained. `variant.touches` declares a question; only what it names is excused.

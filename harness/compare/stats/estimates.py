@@ -21,6 +21,10 @@ class SlopeAxis(Enum):
     """Tokens at fixed model size, from a cooldown branch to the full run (SLOPE_LOCAL)."""
     k_compute = "k_compute"
     """Compute along the ladder, from a curve through the control's end-of-run means."""
+    k_flops = "k_flops"
+    """FLOPs at fixed model size: the slope in tokens, and a difference at equal FLOPs (rule.match=flops)."""
+    k_seconds = "k_seconds"
+    """Device-seconds at fixed model size, from a difference at equal device-seconds (rule.match=seconds)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 REMEDIES: dict[str, str] = {
     "DATA_ORDER_MISMATCH": "Give both one data_seed and the same data, or declare `data` in touches.",
     "MIXED_CODE": "Train the runs of the older code again.",
-    "UNEQUAL_TOKENS": "Make the tokens equal, or name in rule.match what is equal instead.",
+    "UNEQUAL_TOKENS": "Make the tokens equal, or name in rule.match (--match for logs) what is equal.",
     "SCHEDULE_MISMATCH": "Make the schedules equal, or declare `schedule` in variant.touches; with interim "
     "looks both need the same branches and cooldown.",
     "HOT_LR_LOOK": "Choose schedule=wsd or schedule=cosine, which end at a decayed learning rate.",

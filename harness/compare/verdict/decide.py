@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.compare.results.verdict_types import Decision, Equivalence, EquivalenceUnit, Here, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect
+from harness.compare.verdict.checks import REMEDIES
 from harness.compare.verdict.flags import EXPLANATIONS, WITHHOLDS_DIRECTION, blocking_flags
 from harness.config.schema.decision import Axis
 
@@ -165,7 +166,7 @@ def _repair_text(flags: Sequence[str]) -> str:
     bad = blocking_flags(flags)
     if bad == ["NO_SEED_REPLICATION"]:
         return "more seeds, or several seeds at smaller scales"
-    return "fix the flagged problems: " + ", ".join(bad)
+    return "; ".join(f"{flag}: {REMEDIES[flag].rstrip('.')}" for flag in bad)
 
 
 def _more_seeds_text(halve: int, clear: float | None) -> str:

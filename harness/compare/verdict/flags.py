@@ -153,13 +153,14 @@ def pair_flags(pair: RunPair) -> set[str]:
 
 def _amount_flags(control: JudgedResult, treatment: JudgedResult, match: Axis) -> set[str]:
     """Return the flags of the amounts that two runs had got when they were scored. The device-seconds of a
-    sweep are those of its timing pass, which the rung knows."""
+    sweep are those of its timing pass, which the rung knows; those of logs without the column are vouched
+    for."""
     (a, x), (b, y) = control, treatment
     other_tokens = tokens_differ(a.terms, b.terms, (x.tokens, y.tokens))
     if match is Axis.tokens:
         return {"UNEQUAL_TOKENS"} if other_tokens else set()
     amounts = (x.flops, y.flops) if match is Axis.flops else (x.device_seconds, y.device_seconds)
-    is_known = match is Axis.flops or a.terms.from_log
+    is_known = match is Axis.flops or (a.terms.from_log and any(amounts))
     conditions = {
         "OTHER_TOKENS": other_tokens,
         "UNMATCHED": is_known and amounts_differ(*amounts, match),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.run_terms import amounts_differ
 from harness.compare.inputs.step_timing import NOT_TIMED, StepTiming
 from harness.compare.results.comparison import Rule
 from harness.compare.results.verdict_types import (
@@ -21,7 +23,7 @@ from harness.compare.results.verdict_types import (
 )
 from harness.compare.stats.compute_multiplier import compute_multiplier
 from harness.compare.stats.control_slope import ControlSlope
-from harness.compare.stats.estimates import Effect, Multiplier
+from harness.compare.stats.estimates import Effect, Multiplier, SlopeAxis
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p, tost
 from harness.compare.stats.paired_effects import (
     NoiseFloor,
@@ -41,6 +43,12 @@ from harness.compare.verdict.iso_compute import iso_rows
 from harness.config.schema.decision import Axis
 from harness.records.run.training_target import END
 
+MATCHED_MULTIPLIER = {
+    Axis.tokens: SlopeAxis.k_tokens,
+    Axis.flops: SlopeAxis.k_flops,
+    Axis.seconds: SlopeAxis.k_seconds,
+}
+"""Resource that k multiplies at fixed model size, by what the rule makes equal."""
 NO_SLOPES: Mapping[str, ControlSlope] = {}
 
 
@@ -136,10 +144,14 @@ def _draft_rung(pairing: PairedRuns, context: TreatmentContext) -> DraftRung:
 def compute_multipliers(
     pairing: PairedRuns, delta: Effect, context: TreatmentContext
 ) -> tuple[Multiplier | None, Multiplier | None]:
-    """Return the multiplier of a difference along the axis that k uses, and along the ladder."""
-    ratio = _flops_ratio(pairing)
+    """Return the multiplier of a difference along the axis that k uses, and along the ladder. At equal FLOPs
+    or device-seconds the same formula, with the slope in tokens, gives k of that resource."""
+    match = context.rule.match
+    ratio = _flops_ratio(pairing) if match is Axis.tokens else None
     slopes = context.slopes.get(pairing.scale), context.ladder_slopes.get(pairing.scale)
     k, k_ladder = (compute_multiplier(delta, s, flops_ratio=ratio) if s else None for s in slopes)
+    if k and k.estimand is SlopeAxis.k_tokens:
+        k = dataclasses.replace(k, estimand=MATCHED_MULTIPLIER[match])
     return k, k_ladder
 
 
@@ -151,8 +163,9 @@ def step_time(draft: DraftRung) -> TimingRatio | None:
 
 
 def speed_up(draft: DraftRung) -> Multiplier | None:
-    """Return k at equal device-seconds; None without k, or if this scale was not timed."""
-    ratio = step_time(draft)
+    """Return k at equal device-seconds; None without k, if this scale was not timed, or if the losses are not
+    those at equal tokens."""
+    ratio = step_time(draft) if draft.context.rule.match is Axis.tokens else None
     return effective_speed_up(draft.k, ratio, level=draft.delta.level) if draft.k and ratio else None
 
 
@@ -232,11 +245,25 @@ def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier
         flags.add("DAMAGED")
     if context.timing.scale == pairing.scale and context.timing.is_noisy(pairing.variant):
         flags.add("NOISY_TIMING")
+    if context.rule.match is Axis.seconds and _seconds_unmatched(pairing, context.timing):
+        flags.add("UNMATCHED")
     if context.outliers[pairing.scale].any():
         flags.add("OUTLIER_SEED")
     if paths_far_above(pairing, context.noise_sd.get(pairing.scale)):
         flags.add("DIVERGED")
     return flags
+
+
+def _seconds_unmatched(pairing: PairedRuns, timing: StepTiming) -> bool:
+    """Return True if the device-seconds of the runs of a sweep, steps times timed seconds a step, are unequal
+    or not known at this scale. Logs have their own column."""
+    if not all(pairing.judged_results):
+        return False
+    (control, first), (_, other) = (results[0] for results in pairing.judged_results)
+    ratio = timing.ratios.get(pairing.variant) if timing.scale == pairing.scale else None
+    if ratio is None or timing.is_noisy(pairing.variant):
+        return not control.terms.from_log
+    return amounts_differ(first.step, other.step * ratio.ratio, Axis.seconds)
 
 
 def _noise_sd(

@@ -14,7 +14,12 @@ from harness.compare.verdict.decide import AXIS_AMOUNTS
 from harness.config.schema.decision import Axis
 from harness.core.number_format import format_scientific, plain_text
 
-MULTIPLIED = {SlopeAxis.k_tokens: "tokens", SlopeAxis.k_compute: "compute"}
+MULTIPLIED = {
+    SlopeAxis.k_tokens: "tokens",
+    SlopeAxis.k_compute: "compute",
+    SlopeAxis.k_flops: "FLOPs",
+    SlopeAxis.k_seconds: "device-seconds",
+}
 """Quantity that k multiplies."""
 PER = {Axis.tokens: "per token", Axis.flops: "per FLOP", Axis.seconds: "per second"}
 """Cost that k counts on each axis."""

@@ -36,7 +36,12 @@ DIRECTION_TEXT = {
     Direction.HOLDS: "The difference holds with scale",
     Direction.UNRESOLVED: "How the difference changes with scale is not settled",
 }
-PER_UNIT = {SlopeAxis.k_tokens: "per token", SlopeAxis.k_compute: "in compute"}
+PER_UNIT = {
+    SlopeAxis.k_tokens: "per token",
+    SlopeAxis.k_compute: "in compute",
+    SlopeAxis.k_flops: "per FLOP",
+    SlopeAxis.k_seconds: "per second",
+}
 """Cost that k counts."""
 
 
