@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.compare import fit_scaling_law
-from tests.compare import real, simulate, validation
+from tests.compare import real, simulate, simulate_timing, validation
 
 pytestmark = pytest.mark.slow
 REPORT = Path(__file__).parents[2] / "docs" / "statistics.md"
@@ -35,6 +35,10 @@ def inside(low: float, high: float) -> Callable[[Any], bool]:
 
 def at_most(limit: float) -> Callable[[Any], bool]:
     return lambda rate: rate.within(limit)
+
+
+def each_inside(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda rates: all(low <= rate.value <= high for rate in rates)
 
 
 def pooled_holds(found: simulate.PooledResult) -> bool:
@@ -107,6 +111,38 @@ TABLE = [
             lambda s: not s.converged,
         )
         for method in ("L-BFGS-B", "BFGS")
+    ],
+    *[
+        Row(
+            f"ln s, n = {n}, {quads} quads, SD of a visit 1 %; 3 %", ".94 to .97",
+            lambda n=n, quads=quads: tuple(
+                simulate_timing.speed_up_coverage(4 * REPS, n, quads, sd) for sd in (0.01, 0.03)
+            ),
+            each_inside(0.94, 0.97),
+        )
+        for n in (2, 3, 5)
+        for quads in (4, 8)
+    ],
+    *[
+        Row(
+            f"ratio of step times, {name}, SD of a visit 1 %: 4 quads; 8 quads", ">= .93",
+            lambda draw=draw: tuple(simulate_timing.ratio_coverage(REPS, draw(0.01), q) for q in (4, 8)),
+            each_inside(0.93, 1.0),
+        )
+        for name, draw in (
+            ("drift of 5 % a quad", simulate_timing.drifting),
+            ("AR(1) of .8", simulate_timing.autoregressive),
+            ("t with 3 df", simulate_timing.heavy),
+            ("one change of clock by 8 %", simulate_timing.clock_change),
+        )
+    ],
+    *[
+        Row(
+            f"the same, quads doubled until the half width is .01, SD of a visit {100 * sd:g} %", ">= .91",
+            lambda sd=sd: simulate_timing.grown_coverage(REPS, simulate_timing.white(sd))[0],
+            inside(0.91, 1.0),
+        )
+        for sd in (0.005, 0.01, 0.015, 0.02, 0.03)
     ],
     Row("real A/A logs, at the end; at any of 5 looks", "<= .08; <= .05",
         lambda: real.false_positives(5000), lambda pair: pair[0].within(0.08) and pair[1].within(0.05)),
