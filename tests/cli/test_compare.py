@@ -108,6 +108,8 @@ def test_markdown_is_printed_for_sweeps_and_for_curves(files, tmp_path, capsys):
         ([], "give either sweeps or --curves FILE..."),
         (["runs/x", "--curves", "a.csv"], "give either sweeps or --curves"),
         (["runs/x", "--control", "mha"], "--control goes with --curves"),
+        (["runs/x", "--slope", ".2"], "--slope goes with --curves"),
+        (["runs/x", "--margin-nats", ".01"], "--margin-nats goes with --curves"),
         (["runs/x", "--json", "--markdown"], "not allowed with"),
         (["runs/x", "--jsn"], "unknown option --jsn; did you mean"),
         (["--curves", "absent.csv"], "absent.csv: cannot be read"),

@@ -117,7 +117,7 @@ def bet_coverage(reps: int, path: Path, scales: int, n: int, rng: int = 0) -> Ra
 def wrong_bets(reps: int, path: Path, scales: int, n: int, noise: float = 1.0, rng: int = 0) -> Rate:
     """Share of ladders with a bet on the side that is worse at the target."""
     drawn = bets(reps, path, scales, n, noise, rng)
-    return Rate(sum(_side(bet) * truth < 0 for truth, bet in drawn), reps)
+    return Rate(sum(side(bet) * truth < 0 for truth, bet in drawn), reps)
 
 
 def chance_between(reps: int, low: float, high: float, rng: int = 0) -> float:
@@ -131,7 +131,8 @@ def chance_between(reps: int, low: float, high: float, rng: int = 0) -> float:
     return sum(inside) / len(inside)
 
 
-def _side(bet: Bet) -> int:
+def side(bet: Bet) -> int:
+    """Return +1 if B is bet, -1 if A is, 0 if the bet is open."""
     if bet.p >= 0.05 or bet.against_line:
         return 0
     return 1 if bet.log_k > 0 else -1

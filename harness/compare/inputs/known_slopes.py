@@ -39,9 +39,9 @@ def known_slopes(
         return KnownSlopes({run.provenance.scale: given_slope(slope) for run in runs}, runs)
     if horizon is None:
         return KnownSlopes({}, runs)
-    others = sorted({run.provenance.variant for run in runs} - {control})
-    if horizon not in others:
-        raise UserError(f"horizon={horizon}: no such treatment; {did_you_mean(horizon, others)}")
+    treatments = sorted({run.provenance.variant for run in runs} - {control})
+    if horizon not in treatments:
+        raise UserError(f"horizon={horizon}: no such treatment; {did_you_mean(horizon, treatments)}")
     note = f"the slope of '{control}' is that from its ends to the ends of '{horizon}', which is no treatment"
     compared_runs = [run for run in runs if run.provenance.variant != horizon]
     return KnownSlopes(_slopes_to_horizon(runs, control, horizon), compared_runs, (note,))

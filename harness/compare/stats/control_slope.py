@@ -62,21 +62,21 @@ def horizon_slope(
 
 
 def length_slope(
-    end: ArrayLike, other: ArrayLike, ratio: float, *, exponent: float = TOKEN_EXPONENT
+    end_losses: ArrayLike, other_losses: ArrayLike, ratio: float, *, exponent: float = TOKEN_EXPONENT
 ) -> ControlSlope:
     """Return the slope at the end of the control's runs from other runs of it, of another length, all decayed
     at their ends (k_tokens, SLOPE_LOCAL).
 
-    end, other: shapes (n,), (m,), losses over unmatched seeds. ratio: tokens of the other runs over those of
-    the control. Both lengths count as equally noisy: pooled variance on n + m - 2 df; one run of each has no
-    SE. The chord becomes the slope at the end as in `horizon_slope`.
+    end_losses, other_losses: shapes (n,), (m,), over unmatched seeds. ratio: tokens of the other runs over
+    those of the control. Both lengths count as equally noisy: pooled variance on n + m - 2 df; one run of
+    each has no SE. The chord becomes the slope at the end as in `horizon_slope`.
     """
-    end, other = np.asarray(end, float), np.asarray(other, float)
+    end_N, other_M = np.asarray(end_losses, float), np.asarray(other_losses, float)
     bend = _end_slope_over_chord(1 / ratio, exponent)
-    g = float(end.mean() - other.mean()) / math.log(ratio) * bend
-    df = end.size + other.size - 2.0
-    squares = sum(float(((losses - losses.mean()) ** 2).sum()) for losses in (end, other))
-    error = math.sqrt(squares / df * (1 / end.size + 1 / other.size)) if df > 0 else None
+    g = float(end_N.mean() - other_M.mean()) / math.log(ratio) * bend
+    df = end_N.size + other_M.size - 2.0
+    squares = sum(float(((losses - losses.mean()) ** 2).sum()) for losses in (end_N, other_M))
+    error = math.sqrt(squares / df * (1 / end_N.size + 1 / other_M.size)) if df > 0 else None
     se = None if error is None else error / abs(math.log(ratio)) * bend
     shared_error = abs(_end_slope_over_chord(1 / ratio, exponent + EXPONENT_SD) / bend - 1)
     return ControlSlope(SlopeAxis.k_tokens, g, se, exponent, ("SLOPE_LOCAL",), max(df, 1.0), (shared_error,))

@@ -14,19 +14,19 @@ from harness.records.run.training_target import END
 
 
 def control_slopes(
-    pairings: Sequence[PairedRuns], known: Mapping[str, ControlSlope]
+    pairings: Sequence[PairedRuns], known_slopes: Mapping[str, ControlSlope]
 ) -> tuple[dict[str, ControlSlope], dict[str, ControlSlope]]:
     """Return the slopes by scale that k uses, and those along the ladder (empty if it cannot be fitted).
 
-    k uses the first that applies: those that are `known` by other means; along tokens (k_tokens) if every
+    k uses the first that applies: `known_slopes`, by other means; along tokens (k_tokens) if every
     scale has a cooldown branch; along the ladder (k_compute) if four scales allow a fit; along tokens at the
     scales that have a branch.
     """
     usable = [pairing for pairing in pairings if pairing.all_control_losses.size]
     horizon = {pairing.scale: slope for pairing in usable if (slope := _branch_slope(pairing))}
     ladder = _ladder_slopes([pairing for pairing in usable if pairing.look == END])
-    if known:
-        return dict(known), ladder
+    if known_slopes:
+        return dict(known_slopes), ladder
     return (ladder if ladder and len(horizon) < len(usable) else horizon), ladder
 
 

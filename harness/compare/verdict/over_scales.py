@@ -91,10 +91,9 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
 
 def _across_scales(drafts: Sequence[DraftRung], flags: Sequence[str]) -> AcrossScales | None:
     """Return the mean over scales if each has one seed, and nothing but that blocks the comparison."""
-    judged = [draft for draft in drafts if draft.delta.n]
-    if any(draft.delta.n > 1 for draft in judged) or set(blocking_flags(flags)) - {"NO_SEED_REPLICATION"}:
+    if any(draft.delta.n > 1 for draft in drafts) or set(blocking_flags(flags)) - {"NO_SEED_REPLICATION"}:
         return None
-    return across_scales([d.k.log_k for d in judged if d.k and d.k.log_k is not None])
+    return across_scales([d.k.log_k for d in drafts if d.k and d.k.log_k is not None])
 
 
 def _ladder_flags(drafts: Sequence[DraftRung], differ: bool) -> tuple[str, ...]:
