@@ -66,7 +66,8 @@ class RunIO:
             progress.device_seconds, {}, progress.input_seconds,
             progress.stream.to_json() if progress.stream else {},
         )  # fmt: skip
-        self.checkpointer.save(programs.copy(progress.state), manifest)
+        state = progress.state
+        self.checkpointer.save(programs.copy(state) if self.checkpointer.in_background else state, manifest)
 
 
 def train_segment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import time
 import traceback
@@ -18,6 +19,7 @@ from harness.config.schema.run import Config
 from harness.core.atomic_files import CorruptFile, write_bytes
 from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
+from harness.core.number_format import format_bytes
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest, environment, metrics
@@ -52,6 +54,8 @@ class PreparedRun:
     provenance: Provenance
     started_at: float = field(default_factory=time.time)
     """UTC seconds when the process took the run. The timeline measures startup time from here."""
+    saves_in_background: bool = True
+    """True if the devices have room for a copy of the state, to save it from while training goes on."""
 
 
 def train_run(
@@ -76,7 +80,14 @@ def train_run(
         programs.prepare()
         for text in take_notes():
             writer.note(text)
-        with budget.reserve(programs, lambda: _wait_for_memory(writer, stop)) if budget else nullcontext():
+        waiting = functools.partial(_wait_for_memory, writer, stop)
+        with budget.reserve(programs, waiting) if budget else nullcontext() as need:
+            if need and not need.copy:
+                task = dataclasses.replace(task, saves_in_background=False)
+                size = format_bytes(need.state)
+                writer.note(
+                    f"saves wait for the disk: there is no room for a copy of the state, {size} a device"
+                )
             _train_all(task, programs, stop, writer, timeline)
     except Diverged as outcome:
         writer.end(State.diverged, str(outcome))
@@ -194,7 +205,7 @@ def _record_environment(run: RunDir, programs: RunPrograms, step: int) -> None:
 def _make_run_io(
     task: PreparedRun, run: RunDir, writer: RunWriter, stop: Event, forks: frozenset[int] = frozenset()
 ) -> RunIO:
-    checkpointer = Checkpointer(run, task.config.checkpoint, forks)
+    checkpointer = Checkpointer(run, task.config.checkpoint, forks, task.saves_in_background)
     identity, fingerprint = task.provenance.identity, task.provenance.facts.data_fingerprint
     return RunIO(writer, checkpointer, identity, fingerprint, stop)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization import jax_array_handlers
 
 from harness.config.schema.run import CheckpointConfig
 from harness.core.atomic_files import CorruptFile
@@ -148,3 +149,24 @@ def test_an_error_of_disk_or_memory_is_not_taken_for_a_bad_checkpoint(tmp_path, 
     with pytest.raises(RuntimeError) as raised:
         restore(run, 1, ABSTRACT)
     assert not isinstance(raised.value, UserError)
+
+
+def test_a_state_that_is_saved_without_a_copy_is_on_disk_when_the_call_returns(tmp_path, monkeypatch):
+    """Fetched in turn, a few bytes at a time, it is the same checkpoint."""
+    batches, real = [], jax_array_handlers._get_deprioritized_batches_to_serialize
+
+    def batches_of(*arguments, **options):
+        for batch in real(*arguments, **options):
+            batches.append(options["device_host_max_bytes"])
+            yield batch
+
+    monkeypatch.setattr(jax_array_handlers, "_get_deprioritized_batches_to_serialize", batches_of)
+    monkeypatch.setattr(checkpointer, "TRANSFER_BYTES", 8)
+    run = RunDir(tmp_path / "run")
+    saver = Checkpointer(run, CheckpointConfig(), in_background=False)
+    saver.save(STATE, Manifest(1, "", "", "", 0.0, {}))
+    assert valid_steps(run)[0] == [1]
+    assert batches == [8] * len(jax.tree.leaves(STATE))
+    assert same(restore(run, 1, ABSTRACT), STATE)
+    save(RunDir(tmp_path / "other"))
+    assert len(batches) == 3, "from a copy, all at once"

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from harness.core.errors import UserError
 from harness.core.number_format import format_bytes
 from harness.records.run.status import State, read_status
+from harness.training.output.checkpointer import restore
 from harness.training.programs import compile_cache
 from harness.training.programs.memory_check import MemoryBudget, MemoryNeed, memory_need
 from harness.training.run import train_run
@@ -66,7 +68,7 @@ def room(free, limit=None, patience=60.0):
 
 def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(run, tmp_path):
     tight = prepare(tmp_path)
-    need = memory_need(lane(tight))
+    need = memory_need(lane(tight)).without_copy()
     state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.total - 1))
     message = read_status(tight).message
     assert state is State.refused
@@ -78,20 +80,33 @@ def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(ru
     assert "\n" not in message
     assert not (tight.path / "metrics").exists()
     assert train_run(assignment(tight), lane(tight), threading.Event(), room(need.total)) is State.finished
+    assert "saves wait for the disk" in tight.log.read_text()
+    restored = restore(tight, 30, lane(tight).abstract_state())
+    (tmp_path / "roomy").mkdir()
+    roomy = prepare(tmp_path / "roomy")
+    assert (
+        train_run(assignment(roomy), lane(roomy), threading.Event(), room(10 * need.total)) is State.finished
+    )
+    assert "saves wait" not in roomy.log.read_text()
+    same = restore(roomy, 30, lane(roomy).abstract_state())
+    assert all(map(np.array_equal, jax.tree.leaves(restored), jax.tree.leaves(same)))
+    assert curve(tight).equals(curve(roomy))
 
 
 def test_a_real_device_is_asked_for_its_own_limit(run):
     here = lane(run)
     need = memory_need(here)
-    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": need.per_device - 1}, device_kind="chip")
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit}, device_kind="chip")
     fake: Any = SimpleNamespace(
         prepare=here.prepare, config=here.config, devices=[device], local_devices=[device]
     )
+    limit = need.without_copy().per_device - 1
     with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
         pass
-    device.memory_stats = lambda: {"bytes_limit": need.per_device}
-    with room(0).reserve(fake, lambda: None):
-        pass
+    for size, copy in ((limit + 1, 0), (need.per_device - 1, 0), (need.per_device, need.copy)):
+        limit = size
+        with room(0).reserve(fake, lambda: None) as reserved:
+            assert reserved.copy == copy
 
 
 def test_a_lane_waits_while_others_of_its_process_hold_the_memory(run):
@@ -138,6 +153,9 @@ def test_what_others_hold_is_waited_for_a_while_and_left_when_told_to(run, tmp_p
     need = memory_need(lane(run))
     with pytest.raises(UserError, match="needs"), room(0, need.total, 0.0).reserve(lane(run), lambda: None):
         pass
+    lean = need.without_copy()
+    with room(lean.total, need.total, 0.0).reserve(lane(run), lambda: None) as reserved:
+        assert reserved == lean
     stop = threading.Event()
     stop.set()
     waits = prepare(tmp_path)

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
@@ -43,12 +43,16 @@ class MemoryNeed:
         """Bytes on all devices of this process."""
         return self.per_device * self.devices
 
+    def without_copy(self) -> MemoryNeed:
+        """Return the need of a run that saves its state itself, while training waits."""
+        return replace(self, copy=0)
+
     def message(self, available: float, source: str, suggestion: str = "") -> str:
         """Return why the run does not fit into `available` bytes per device, and what to change."""
-        state, copy, step = map(format_bytes, (self.state, self.copy, self.scratch))
+        state, step = map(format_bytes, (self.state, self.scratch))
         return (
             f"needs {format_bytes(self.per_device)} a device, but has {format_bytes(available)} ({source}): "
-            f"state {state}, its copy for saving {copy}, step {step}. Use {suggestion}"
+            f"state {state}, step {step}. Use {suggestion}"
             "compute.remat=full, a smaller scale.batch, or a smaller model."
         )
 
@@ -87,46 +91,55 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def reserve(self, programs: RunPrograms, waiting: Callable[[], None]) -> Iterator[None]:
-        """Reserve memory while a run trains. Raises UserError if the run cannot fit. `waiting` is called
-        repeatedly until there is memory; its exceptions end the wait."""
+    def reserve(self, programs: RunPrograms, waiting: Callable[[], None]) -> Iterator[MemoryNeed]:
+        """Reserve memory while a run trains, without a copy of its state where there is no room for one.
+        Yields what was reserved. Raises UserError if the run cannot fit. `waiting` is called repeatedly until
+        there is memory; its exceptions end the wait."""
         need = memory_need(programs)
         device_stats = [device.memory_stats() for device in programs.local_devices]
         limits = [stats["bytes_limit"] for stats in device_stats if stats]
         if limits:
+            need = need if need.per_device <= min(limits) else need.without_copy()
             if need.per_device > min(limits):
                 ways = f"mesh.fsdp={2 * programs.config.mesh.fsdp}, "
                 raise UserError(need.message(min(limits), programs.devices[0].device_kind, ways))
-            yield
+            yield need
             return
-        self._wait_and_reserve(need, waiting)
+        need = self._wait_and_reserve(need, waiting)
         try:
-            yield
+            yield need
         finally:
             with self._changed:
                 self._reserved -= need.total
                 self._changed.notify_all()
 
-    def _wait_and_reserve(self, need: MemoryNeed, waiting: Callable[[], None]) -> None:
+    def _wait_and_reserve(self, need: MemoryNeed, waiting: Callable[[], None]) -> MemoryNeed:
         start: float | None = None
         with self._changed:
             while not self._fits(need.total):
                 if not self._reserved:
                     start = start or time.monotonic()
-                    self._refuse_if_hopeless(need, time.monotonic() - start)
+                    if self._is_hopeless(need, seconds := time.monotonic() - start):
+                        need = need.without_copy()
+                        if self._is_hopeless(need, seconds) and not self._fits(need.total):
+                            self._refuse(need)
+                        continue
                 waiting()
                 self._changed.wait(POLL_SECONDS)
             self._reserved += need.total
+        return need
 
     def _fits(self, size_bytes: int) -> bool:
         if not self._reserved:
             self._free = self._measure_free()
         return self._reserved + size_bytes <= self._free
 
-    def _refuse_if_hopeless(self, need: MemoryNeed, seconds: float) -> None:
-        limit = self._limit()
-        if need.total > limit or seconds > self._wait_seconds:
-            plural = "s" if need.devices > 1 else ""
-            free = f"{format_bytes(self._free)} free of {format_bytes(limit)}"
-            room = f"{need.devices} simulated device{plural} on {free}"
-            raise UserError(need.message(self._free / need.devices, room))
+    def _is_hopeless(self, need: MemoryNeed, seconds: float) -> bool:
+        """Return whether waiting any longer is of no use."""
+        return need.total > self._limit() or seconds > self._wait_seconds
+
+    def _refuse(self, need: MemoryNeed) -> NoReturn:
+        plural = "s" if need.devices > 1 else ""
+        free = f"{format_bytes(self._free)} free of {format_bytes(self._limit())}"
+        room = f"{need.devices} simulated device{plural} on {free}"
+        raise UserError(need.message(self._free / need.devices, room))
