@@ -45,7 +45,7 @@ class OpenedComparison(ABC):
 
     comparison: Comparison
 
-    @property
+    @cached_property
     @abstractmethod
     def frames(self) -> Frames:
         """Data of the charts."""

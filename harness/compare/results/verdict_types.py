@@ -13,6 +13,7 @@ from harness.compare.stats.across_scales import AcrossScales
 from harness.compare.stats.bet import Bet, BetDecision, Drift
 from harness.compare.stats.estimates import Effect, Multiplier, Projection, Trend
 from harness.compare.stats.speed_up import TimingRatio, multiplier_per_flop
+from harness.compare.stats.superiority import Superiority
 from harness.config.schema.decision import Axis
 
 
@@ -109,6 +110,8 @@ class Rung:
     """Step time of the treatment over the control's, timed apart; None if this scale was not timed."""
     speed_up: Multiplier | None = None
     """k at equal device-seconds (s); None without k or without `step_time`."""
+    probability_b_better: Superiority | None = None
+    """Probability that a run of the treatment ends below one of the control; None below two seeds."""
 
 
 class EquivalenceUnit(Enum):

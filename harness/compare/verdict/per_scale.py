@@ -35,6 +35,7 @@ from harness.compare.stats.paired_effects import (
     welch_effect,
 )
 from harness.compare.stats.speed_up import TimingRatio, effective_speed_up
+from harness.compare.stats.superiority import Superiority, probability_b_better
 from harness.compare.verdict.control_slopes import control_slopes
 from harness.compare.verdict.decide import decide_rung, next_step_for_rung, seeds_to_halve
 from harness.compare.verdict.flags import paths_far_above, rung_flags, tuning_flags
@@ -231,7 +232,15 @@ def finish_rung(draft: DraftRung, p_holm: float | None) -> Rung:
         iso=iso_rows(pairing, level=delta.level),
         step_time=step_time(draft),
         speed_up=speed_up(draft),
+        probability_b_better=_probability_b_better(pairing, delta),
     )
+
+
+def _probability_b_better(pairing: PairedRuns, delta: Effect) -> Superiority | None:
+    if pairing.paired:
+        return probability_b_better(delta, pairing.control_losses, pairing.treatment_losses, paired=True)
+    losses = pairing.all_control_losses, pairing.all_treatment_losses
+    return probability_b_better(delta, *losses, paired=False)
 
 
 def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier | None) -> set[str]:
