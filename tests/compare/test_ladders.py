@@ -8,10 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from harness.compare.stats.bet import bet_at
 from harness.compare.stats.compute_multiplier import compute_multiplier, satterthwaite
 from harness.compare.stats.control_slope import fit_ladder
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier
+from harness.compare.stats.heterogeneity import heterogeneity_p
 from harness.compare.stats.paired_effects import effect_from_deltas
 from tests.compare import simulate_ladders as simulate
 from tests.compare.numbers import exactly, made
@@ -79,6 +81,34 @@ def test_scatter_widens_k_and_a_curve_without_scatter_does_not():
     narrow, wide = (compute_multiplier(delta, fit.slopes[1]) for fit in (smooth, rough))
     assert narrow.shared_se < 0.01 * (narrow.log_se or 0.0)
     assert width(wide) > 5 * width(narrow)
+
+
+def with_slope_errors(errors_SR) -> list[Multiplier]:
+    """Three scales of SE .02 without, and more with, these errors of their slopes."""
+    ladder = []
+    for log_k, errors in zip((0.00, 0.05, 0.12), errors_SR, strict=True):
+        shared = math.hypot(*errors)
+        k = made(log_k, math.hypot(0.02, shared))
+        ladder.append(dataclasses.replace(k, own_df=4.0, shared_se=shared, shared_errors=errors))
+    return ladder
+
+
+def test_agreement_and_drift_know_which_slope_errors_cancel():
+    x, target = [0.0, 2.3, 4.6], math.exp(6.9)
+    without = with_slope_errors([(0.0,)] * 3)
+    common = with_slope_errors([(0.03,)] * 3)
+    separate = with_slope_errors([(0.03, 0.0, 0.0), (0.0, 0.03, 0.0), (0.0, 0.0, 0.03)])
+    p, same, larger = (heterogeneity_p(ladder) for ladder in (without, common, separate))
+    assert p
+    assert larger
+    assert same == exactly(p)
+    assert larger > p
+    bets = [bet_at(x, ladder, target) for ladder in (without, common, separate)]
+    first, second, third = (bet.seen_df if bet else None for bet in bets)
+    assert first
+    assert third
+    assert second == exactly(first)
+    assert third < first
 
 
 def width(k: Multiplier) -> float:
