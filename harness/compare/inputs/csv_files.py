@@ -92,6 +92,13 @@ def find_layout(head: bytes, place: str, is_known: Callable[[str], bool]) -> Csv
     return CsvLayout(separator, number, tuple(_cells(lines[number], separator)), end_of_line)
 
 
+def is_headed(head: bytes, is_known: Callable[[str], bool]) -> bool:
+    """Return True if the first line that is no remark has two known columns."""
+    text = head.decode("utf-16" if head[:2] in _UTF16 else "utf-8-sig", "replace")
+    line = next((line for line in text.splitlines() if not _is_remark(line)), "")
+    return _best_separator(line, is_known)[0] > 1
+
+
 def _is_remark(line: str) -> bool:
     """Return True for a blank line, a comment, and the line with which spreadsheets name the separator."""
     text = line.strip()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from harness.compare.inputs.csv_files import is_headed
 from harness.compare.inputs.importers.column_map import (
     COLUMNS,
     MappedLog,
@@ -247,14 +248,12 @@ def _read_compressed(file: Path, reading: LogReading, pattern: NamePattern | Non
 def _is_table(file: Path, start: bytes, reading: LogReading) -> bool:
     """Return True for a table, by suffix, first bytes, or two known columns in the first line; False for the
     text log of a run."""
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start or file.suffix in TABLE_SUFFIXES or start.startswith(b"PAR1"):
+    content = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not content or file.suffix in TABLE_SUFFIXES or content.startswith(b"PAR1"):
         return True
-    if _JSON_START.match(start):
+    if _JSON_START.match(content):
         return True
-    header = start.split(b"\n", 1)[0].decode("utf-8", "replace")
-    names = [name.strip() for name in re.split("[,;\t|]", header)]
-    return sum(map(reading.is_known, names)) > 1
+    return is_headed(start, reading.is_known)
 
 
 def _read_table(file: Path, reading: LogReading, pattern: NamePattern | None) -> list[ImportedRun]:
