@@ -29,6 +29,7 @@ from harness.compare.stats.power import plan_power
 from harness.compare.stats.scale_trend import project, trend
 from harness.compare.stats.scaling_law import ScalingLaw, bootstrap_scaling_law, fit_scaling_law
 from harness.compare.stats.sequential import SeedEProcess, SequentialTest
+from harness.compare.stats.speed_up import TimingRatio, effective_speed_up, timing_ratio
 
 __all__ = [
     "AcrossScales",
@@ -45,6 +46,7 @@ __all__ = [
     "SeedBlock",
     "SeedEProcess",
     "SequentialTest",
+    "TimingRatio",
     "across_scales",
     "bet_at",
     "block_effect",
@@ -53,6 +55,7 @@ __all__ = [
     "compare_curves",
     "compute_multiplier",
     "dumps",
+    "effective_speed_up",
     "find_optimum",
     "fit_ladder",
     "fit_scaling_law",
@@ -68,6 +71,7 @@ __all__ = [
     "sign_flip",
     "smallest_p",
     "store_library",
+    "timing_ratio",
     "to_json",
     "tost",
     "trajectory_band",

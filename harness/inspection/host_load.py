@@ -34,5 +34,5 @@ def _snapshot() -> tuple[float, float] | None:
         return None
     idle, guests = sum(columns[_IDLE_COLUMNS]), sum(columns[_GUEST_COLUMNS])
     busy = (sum(columns) - idle - guests) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return time.perf_counter(), busy - own.user - own.system
+    process = os.times()
+    return time.perf_counter(), busy - process.user - process.system

@@ -82,7 +82,7 @@ def time_block(block: Sequence[RunRef], steps: int | None) -> dict[str, Any]:
     variant_programs = {variant.config.variant.name: _make_programs(variant) for variant in block}
     # Memory first, because it compiles the programs before any step is timed.
     peaks = {name: peak_bytes(programs) for name, programs in variant_programs.items()}
-    others, start, visit = OtherLoad(), time.perf_counter(), _Visits(variant_programs)
+    other_load, start, visit = OtherLoad(), time.perf_counter(), _Visits(variant_programs)
     seconds = {name: statistics.median(visit(name, MIN_STEPS)) for name in variant_programs}
     training = sum(seconds[v.config.variant.name] * v.provenance.facts.steps for v in block)
     control, *treatments = seconds
@@ -99,7 +99,7 @@ def time_block(block: Sequence[RunRef], steps: int | None) -> dict[str, Any]:
             name: {"step_seconds": step_seconds.get(name, seconds[name]), "peak_bytes": peaks[name]}
             for name in seconds
         },
-        "others_share": others.share(),
+        "others_share": other_load.share(),
         "seconds": time.perf_counter() - start,
     }
 

@@ -57,8 +57,8 @@ def _time_quad(control: str, treatment: str, visit: Visit, steps: int) -> list[f
 def _affordable(quads: Mapping[str, list[list[float]]], elapsed: float, limit: float) -> dict[str, int]:
     """Return the quads to add by treatment: those that are still needed, as far as the time left allows."""
     a_quad = elapsed / sum(map(len, quads.values()))
-    needed = {name: count for name, rows in quads.items() if (count := next_quads(timing_ratio(rows)))}
-    share = (limit - elapsed) / (a_quad * sum(needed.values())) if needed else 0.0
+    missing = {name: count for name, rows in quads.items() if (count := next_quads(timing_ratio(rows)))}
+    share = (limit - elapsed) / (a_quad * sum(missing.values())) if missing else 0.0
     if share >= 1:
-        return needed
-    return {name: fitting for name, count in needed.items() if (fitting := math.floor(share * count)) > 0}
+        return missing
+    return {name: fitting for name, count in missing.items() if (fitting := math.floor(share * count)) > 0}

@@ -55,8 +55,8 @@ def read_step_timing(content: Any, control: str = "") -> StepTiming:
     scale, other_share = record.get("scale"), number_or_none(record.get("others_share"))
     seconds = _step_seconds(record)
     ratios = _ratios(record) if "visits" in record else _ratios_without_interval(seconds, control)
-    alone = other_share is not None and other_share < EXCLUSIVE_BELOW
-    return StepTiming(scale if isinstance(scale, str) else "", seconds, ratios, alone)
+    is_exclusive = other_share is not None and other_share < EXCLUSIVE_BELOW
+    return StepTiming(scale if isinstance(scale, str) else "", seconds, ratios, is_exclusive)
 
 
 def _step_seconds(record: Mapping[str, Any]) -> dict[str, float]:

@@ -58,38 +58,40 @@ def inside_margin(equivalence: Equivalence) -> str:
     return "k lies inside the margin around 1"
 
 
-def decide_here(largest: Rung | None, here: Here | None, flags: Sequence[str], alpha: float) -> Ruling:
+def decide_here(largest: Rung | None, answer: Here | None, flags: Sequence[str], alpha: float) -> Ruling:
     """Decide a ladder: by its largest scale that has a result, on the axis of the rule, unless a flag of any
     scale blocks."""
     if bad := blocking_flags(flags):
         return Ruling(Decision.INVALID, explain_flags(bad))
-    if largest is None or here is None:
+    if largest is None or answer is None:
         return Ruling(Decision.INCONCLUSIVE, "no scale has a result yet")
     ruling = Ruling(largest.decision, largest.reason)
-    if here.axis is not Axis.tokens:
-        ruling = _decide_on_axis(largest, here, alpha)
+    if answer.axis is not Axis.tokens:
+        ruling = _decide_on_axis(largest, answer, alpha)
     if ruling.decision in DIRECTIONS and (withheld := sorted(WITHHOLDS_DIRECTION.intersection(flags))):
         return Ruling(Decision.INCONCLUSIVE, explain_flags(withheld))
     return ruling
 
 
-def _decide_on_axis(largest: Rung, here: Here, alpha: float) -> Ruling:
+def _decide_on_axis(largest: Rung, answer: Here, alpha: float) -> Ruling:
     """Decide the largest scale by k at equal FLOPs or device-seconds: its Holm-adjusted p, then the TOST."""
-    if here.axis is Axis.seconds and "NOISY_TIMING" in largest.flags:
+    if answer.axis is Axis.seconds and "NOISY_TIMING" in largest.flags:
         return Ruling(Decision.INVALID, explain_flags(["NOISY_TIMING"]))
     if largest.n < 2:
         return Ruling(Decision.INCONCLUSIVE, "fewer than two finished pairs")
-    k, name = here.multiplier, f"k at equal {AXIS_AMOUNTS[here.axis]}"
-    if here.axis is Axis.seconds and (here.step_time is None or here.step_time.se is None):
-        return Ruling(Decision.INCONCLUSIVE, f"the step times at {here.scale} were not measured")
-    if k is None or k.log_k is None or here.p_holm is None:
+    k, name = answer.multiplier, f"k at equal {AXIS_AMOUNTS[answer.axis]}"
+    if answer.axis is Axis.seconds and (answer.step_time is None or answer.step_time.se is None):
+        return Ruling(Decision.INCONCLUSIVE, f"the step times at {answer.scale} were not measured")
+    if k is None or k.log_k is None or answer.p_holm is None:
         return Ruling(Decision.INCONCLUSIVE, f"there is no interval of {name}")
-    if here.p_holm < alpha:
+    if answer.p_holm < alpha:
         decision = Decision.B_BETTER if k.log_k > 0 else Decision.A_BETTER
-        return Ruling(decision, f"{name} is clear of 1 (Holm-adjusted p {here.p_holm:.2g})")
-    if here.equivalence and here.equivalence.passed:
-        return Ruling(Decision.EQUIVALENT, f"{name} lies inside the margin (TOST p {here.equivalence.p:.2g})")
-    return Ruling(Decision.INCONCLUSIVE, f"{name} is not clear of 1 (Holm-adjusted p {here.p_holm:.2g})")
+        return Ruling(decision, f"{name} is clear of 1 (Holm-adjusted p {answer.p_holm:.2g})")
+    if answer.equivalence and answer.equivalence.passed:
+        return Ruling(
+            Decision.EQUIVALENT, f"{name} lies inside the margin (TOST p {answer.equivalence.p:.2g})"
+        )
+    return Ruling(Decision.INCONCLUSIVE, f"{name} is not clear of 1 (Holm-adjusted p {answer.p_holm:.2g})")
 
 
 def explain_flags(flags: Sequence[str]) -> str:
@@ -134,10 +136,10 @@ def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more
 
 
 def next_step_for_ladder(
-    ruling: Ruling, flags: Sequence[str], largest: Rung | None, here: Here | None
+    ruling: Ruling, flags: Sequence[str], largest: Rung | None, answer: Here | None
 ) -> str:
     """Return the next step that would settle a ladder; empty if it is settled. largest: rung of the largest
-    scale that has a result, with its numbers `here`."""
+    scale that has a result, with its numbers `answer`."""
     if ruling.decision is Decision.INVALID:
         return _repair_text(flags) if blocking_flags(flags) else "time the steps on a host without other work"
     if ruling.decision is not Decision.INCONCLUSIVE:
@@ -145,20 +147,22 @@ def next_step_for_ladder(
     if largest is None:
         return "finish the missing runs"
     finish = "finish the missing runs; " if "INCOMPLETE" in set(flags) - set(largest.flags) else ""
-    return finish + (_next_step_on_axis(here) if here and here.axis is not Axis.tokens else largest.settle)
+    if answer and answer.axis is not Axis.tokens:
+        return finish + _next_step_on_axis(answer)
+    return finish + largest.settle
 
 
-def _next_step_on_axis(here: Here) -> str:
+def _next_step_on_axis(answer: Here) -> str:
     """Return what would settle k on another axis than tokens."""
-    k, timed = here.multiplier, here.step_time
-    if here.axis is Axis.seconds and (timed is None or timed.se is None):
+    k, timed = answer.multiplier, answer.step_time
+    if answer.axis is Axis.seconds and (timed is None or timed.se is None):
         return "time the steps: the sweep command does, where it trains on this machine"
     if k is None or k.log_se is None:
         return "at least two seeds"
-    if timed and timed.se and here.axis is Axis.seconds and timed.se**2 > 0.5 * k.log_se**2:
+    if timed and timed.se and answer.axis is Axis.seconds and timed.se**2 > 0.5 * k.log_se**2:
         return "time the steps more precisely, on an idle machine"
     clear = seeds_to_clear(k.log_k, k.log_se, k.n, k.df, 0.95)
-    halve = seeds_to_halve(here.delta)
+    halve = seeds_to_halve(answer.delta)
     return _more_seeds_text(halve, clear) if halve else "at least two seeds"
 
 

@@ -93,11 +93,11 @@ def judge_bet(
         decision = BetDecision.OPEN
     axis = bet_axis(rule, last, estimate.target_flops)
     flags = _bet_flags(rule, rungs, estimate, p_holm)
-    if untimed := _without_step_times(rule, axis, last):
-        decision, withheld, flags = BetDecision.OPEN, [untimed], tuple(sorted({*flags, untimed}))
+    if missing_times := _without_step_times(rule, axis, last):
+        decision, withheld, flags = BetDecision.OPEN, [missing_times], tuple(sorted({*flags, missing_times}))
     lean = last.variant if estimate.log_k > 0 else last.control if estimate.log_k < 0 else ""
     settle = _next_step(estimate, last.n) if decision is BetDecision.OPEN else ""
-    settle = "time the steps at the target's shape, on a host without other work" if untimed else settle
+    settle = "time the steps at the target's shape, on a host without other work" if missing_times else settle
     reason = explain_flags(withheld) if withheld else _reason(decision, estimate, rule, flags)
     return BetVerdict(decision, estimate, p_holm, lean, drift, reason, settle, flags, axis)
 

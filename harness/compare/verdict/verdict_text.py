@@ -96,11 +96,12 @@ def decision_phrase(decision: Decision, *, treatment: str, control: str) -> str:
 
 def tokens_phrase(ladder: Ladder) -> str:
     """Return k on the deciding axis in words: `mha needs 12 % fewer tokens for the same loss`; '' without."""
-    here = ladder.here
-    item = here.multiplier if here else None
-    if here is None or item is None or item.k is None:
+    answer = ladder.here
+    item = answer.multiplier if answer else None
+    if answer is None or item is None or item.k is None:
         return ""
-    k, quantity = item.k, MULTIPLIED[item.estimand] if here.axis is Axis.tokens else AXIS_AMOUNTS[here.axis]
+    k, by_tokens = item.k, answer.axis is Axis.tokens
+    quantity = MULTIPLIED[item.estimand] if by_tokens else AXIS_AMOUNTS[answer.axis]
     if k >= 2:
         amount = f"{k:.3g} times the {quantity}"
     else:
@@ -112,19 +113,19 @@ def tokens_phrase(ladder: Ladder) -> str:
 def cost_multipliers(ladder: Ladder) -> dict[str, Multiplier]:
     """Return k `per FLOP` and `per second`, the latter with the error of the timed ratio, where it differs
     from k and is known. That of the deciding axis is among them."""
-    k, here = (ladder.here.k, ladder.here) if ladder.here else (None, None)
-    if k is None or k.k is None or here is None:
+    k, answer = (ladder.here.k, ladder.here) if ladder.here else (None, None)
+    if k is None or k.k is None or answer is None:
         return {}
-    per_flop = multiplier_per_flop(k) if k.k_per_flop is not None or here.axis is Axis.flops else None
-    costs = {PER[Axis.flops]: per_flop, PER[Axis.seconds]: here.speed_up}
+    per_flop = multiplier_per_flop(k) if k.k_per_flop is not None or answer.axis is Axis.flops else None
+    costs = {PER[Axis.flops]: per_flop, PER[Axis.seconds]: answer.speed_up}
     return {cost: item for cost, item in costs.items() if item is not None and item.k is not None}
 
 
-def _numbers_text(here: Here) -> str:
-    k = here.multiplier
+def _numbers_text(answer: Here) -> str:
+    k = answer.multiplier
     if k is None or k.k is None or k.low is None or k.high is None:
         return ""
-    name = "s" if here.axis is Axis.seconds else "k"
+    name = "s" if answer.axis is Axis.seconds else "k"
     return f"{name} = {_interval_text(k)}, {k.n} pairs"
 
 
@@ -134,29 +135,29 @@ def _interval_text(k: Multiplier) -> str:
 
 def _cost_sentences(ladder: Ladder) -> Iterator[str]:
     """Yield what holds on the other axes, at the level that Holm's procedure gives this variant."""
-    here = ladder.here
-    if here is None or here.k is None or here.k.k is None:
+    answer = ladder.here
+    if answer is None or answer.k is None or answer.k.k is None:
         return
-    costs = {PER[Axis.tokens]: here.k} | cost_multipliers(ladder)
-    costs.pop(PER[here.axis], None)
+    costs = {PER[Axis.tokens]: answer.k} | cost_multipliers(ladder)
+    costs.pop(PER[answer.axis], None)
     for cost, k in costs.items():
         if k.low is not None:
             name = "s" if cost == PER[Axis.seconds] else "k"
             noisy = ", NOISY_TIMING" if name == "s" and "NOISY_TIMING" in ladder.flags else ""
-            outcome = _outcome_phrase(ladder, here, k, by_time=name == "s")
+            outcome = _outcome_phrase(ladder, answer, k, by_time=name == "s")
             yield f"{cost[0].upper()}{cost[1:]}, {outcome} ({name} = {_interval_text(k)}{noisy})."
 
 
-def _outcome_phrase(ladder: Ladder, here: Here, k: Multiplier, *, by_time: bool) -> str:
+def _outcome_phrase(ladder: Ladder, answer: Here, k: Multiplier, *, by_time: bool) -> str:
     """Return what an interval says, and that loss and time disagree where they do."""
-    side, by_loss = _side(k, here.holm_level), _side(here.k, here.holm_level)
+    side, by_loss = _side(k, answer.holm_level), _side(answer.k, answer.holm_level)
     if not side:
         return f"{ladder.variant} and {ladder.control} cannot be told apart"
     phrase = f"{ladder.variant} is {'better' if side > 0 else 'worse'}"
     if not by_time or side * by_loss >= 0:
         return phrase
-    won, lost = ("loss", "time") if by_loss > 0 else ("time", "loss")
-    return f"{phrase}: it wins by {won} and loses by {lost}"
+    better, worse = ("loss", "time") if by_loss > 0 else ("time", "loss")
+    return f"{phrase}: it wins by {better} and loses by {worse}"
 
 
 def _side(k: Multiplier | None, alpha: float) -> int:

@@ -150,25 +150,25 @@ def input_wait_text(shares: Mapping[str, float]) -> str:
 
 def here_line(comparison: Comparison, ladder: Ladder) -> str:
     """Return k of the largest scale per token, per FLOP and per second, with the number of pairs and p."""
-    here = ladder.here
-    if here is None:
+    answer = ladder.here
+    if answer is None:
         return "No scale has a result yet."
-    p = f", {format_p_statement(here.p_holm)} after Holm's correction" if here.p_holm is not None else ""
-    start = f"At {here.scale} ({here.delta.n} pairs{p}): "
-    if here.k is None or here.k.k is None:
-        return f"{start}loss difference {format_effect(here.delta)}, no multiplier."
-    costs = {PER_UNIT[here.k.estimand]: here.k} | cost_multipliers(ladder)
+    p = f", {format_p_statement(answer.p_holm)} after Holm's correction" if answer.p_holm is not None else ""
+    start = f"At {answer.scale} ({answer.delta.n} pairs{p}): "
+    if answer.k is None or answer.k.k is None:
+        return f"{start}loss difference {format_effect(answer.delta)}, no multiplier."
+    costs = {PER_UNIT[answer.k.estimand]: answer.k} | cost_multipliers(ladder)
     s = costs.pop(PER[Axis.seconds], None)
     numbers = ", ".join(f"{format_multiplier(k)} {cost}" for cost, k in costs.items())
-    return f"{start}k = {numbers}{_speed_up_text(comparison, here, s)}."
+    return f"{start}k = {numbers}{_speed_up_text(comparison, answer, s)}."
 
 
-def _speed_up_text(comparison: Comparison, here: Here, s: Multiplier | None) -> str:
+def _speed_up_text(comparison: Comparison, answer: Here, s: Multiplier | None) -> str:
     """Return s with the step time that it rests on, or that the variants were not timed."""
-    if s is None or here.step_time is None:
+    if s is None or answer.step_time is None:
         hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
         return f"; not timed per second{hint}"
-    ratio = here.step_time
+    ratio = answer.step_time
     if ratio.se is None:
         return f"; s = {format_multiplier(s)} per second (step time {ratio.ratio:.3f} times, no interval)"
     times = format_multiplier_interval(ratio.ratio, math.exp(ratio.low), math.exp(ratio.high))
