@@ -169,8 +169,23 @@ def test_sizes_are_written_as_people_do():
         "3.1 GiB",
         "32.0 TiB",
     ]
-    need = MemoryNeed(2 * MEBI, 2 * MEBI, MEBI, 2)
+    need = MemoryNeed(2 * MEBI, 2 * MEBI, MEBI, 0, 2)
     assert (need.per_device, need.total) == (5 * MEBI, 10 * MEBI)
     assert need.message(MEBI, "here").startswith(
         "needs 5.0 MiB a device, but has 1.0 MiB (here): state 2.0 MiB"
     )
+
+
+def test_the_message_blames_the_program_that_needs_most():
+    step, evaluation = (MemoryNeed(MEBI, MEBI, *sizes, 1).message(0.0, "here") for sizes in ((3, 2), (2, 3)))
+    assert "state 1.0 MiB, step 3 bytes. Use" in step
+    assert "state 1.0 MiB, evaluation 3 bytes. Use" in evaluation
+
+
+def test_an_evaluation_needs_less_than_a_step_however_often_gradients_are_accumulated(tmp_path):
+    """The held-out rows go through in micro-batches, not in batches of 64."""
+    sizes = ("schedule.branches=[]", "scale.batch=64", "compute.microbatches=16")
+    need = memory_need(lane(prepare(tmp_path, *sizes)))
+    assert need.evaluation < need.step
+    whole = memory_need(lane(prepare(tmp_path, *sizes[:2], "variant.name=whole")))
+    assert need.evaluation < whole.evaluation / 4

@@ -46,9 +46,9 @@ def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...],
         case "copy":
             return lambda state: jax.tree.map(jnp.copy, state), (specs.state,), ()
         case "evaluate":
-            return make_evaluate(specs.trainable_model), (specs.params, specs.unsplit_batch), ()
+            return make_evaluate(specs.trainable_model), (specs.params, specs.microbatch), ()
         case "sample":
-            return make_sample(specs.model), (specs.params, specs.unsplit_batch, specs.scalar), ()
+            return make_sample(specs.model), (specs.params, specs.microbatch, specs.scalar), ()
     raise ValueError(name)
 
 

@@ -28,10 +28,17 @@ class MemoryNeed:
     """Bytes of parameters and optimizer state."""
     copy: int
     """Bytes of the copy of the state, from which a checkpoint is saved in the background."""
-    scratch: int
-    """Bytes of a step (batch, gradients, activations), or of evaluation if that is more."""
+    step: int
+    """Bytes of a step: batch, gradients, activations."""
+    evaluation: int
+    """Bytes of an evaluation beside the state. It takes a micro-batch, as the step does, so it is less."""
     devices: int
     """Number of devices of this process."""
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of the program that needs most."""
+        return max(self.step, self.evaluation)
 
     @property
     def per_device(self) -> int:
@@ -49,11 +56,12 @@ class MemoryNeed:
 
     def message(self, available: float, source: str, suggestion: str = "") -> str:
         """Return why the run does not fit into `available` bytes per device, and what to change."""
-        state, step = map(format_bytes, (self.state, self.scratch))
+        state, scratch = map(format_bytes, (self.state, self.scratch))
+        program = "step" if self.step >= self.evaluation else "evaluation"
         return (
             f"needs {format_bytes(self.per_device)} a device, but has {format_bytes(available)} ({source}): "
-            f"state {state}, step {step}. Use {suggestion}"
-            "compute.remat=full, a smaller scale.batch, or a smaller model."
+            f"state {state}, {program} {scratch}. Use {suggestion}"
+            "compute.remat=full, more compute.microbatches, a smaller scale.batch, or a smaller model."
         )
 
 
@@ -66,7 +74,7 @@ def memory_need(programs: RunPrograms) -> MemoryNeed:
     training = buffers + step.temp_size_in_bytes - state
     evaluation = evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes
     num_devices = len(programs.local_devices)
-    return MemoryNeed(state, copy.output_size_in_bytes, max(training, evaluation), num_devices)
+    return MemoryNeed(state, copy.output_size_in_bytes, training, evaluation, num_devices)
 
 
 class MemoryBudget:

@@ -63,10 +63,10 @@ class ProgramSpecs:
         return jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
 
     @property
-    def unsplit_batch(self) -> jax.ShapeDtypeStruct:
-        """Batch not split into micro-batches, int32 [sequences, T+1]."""
-        shape = (self.config.scale.batch, self.model.row_length)
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.row_sharding)
+    def microbatch(self) -> jax.ShapeDtypeStruct:
+        """One micro-batch, int32 [sequences, T+1]: what a program without a gradient takes, so that it needs
+        no more memory than the step."""
+        return jax.ShapeDtypeStruct(self.batch_shape[1:], jnp.int32, sharding=self.row_sharding)
 
     @functools.cached_property
     def param_shardings(self) -> dict[str, NamedSharding]:
@@ -105,11 +105,10 @@ class ProgramSpecs:
 
     @functools.cached_property
     def row_sharding(self) -> NamedSharding:
-        """Sharding of an unsplit batch, by rows."""
-        return batch_sharding(self.mesh, self.config.scale.batch)
+        """Sharding of a micro-batch, by rows."""
+        return batch_sharding(self.mesh, self.batch_shape[1])
 
     @functools.cached_property
     def batch_sharding(self) -> NamedSharding:
         """Sharding of a batch of micro-batches, by the rows of each."""
-        rows = batch_sharding(self.mesh, self.batch_shape[1])
-        return NamedSharding(self.mesh, P(None, *rows.spec))
+        return NamedSharding(self.mesh, P(None, *self.row_sharding.spec))

@@ -92,9 +92,9 @@ class RunPrograms:
 
     def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
         """Return (loss per token, bits per byte) of each held-out domain."""
-        batch, length = self.config.scale.batch, self.config.data.sequence_length
+        rows, length = self._specs.batch_shape[1], self.config.data.sequence_length
         program, sharding = self._program_evaluate, self._specs.row_sharding
-        return evaluate_domains(program, state.params, self.heldout, batch, length, sharding)
+        return evaluate_domains(program, state.params, self.heldout, rows, length, sharding)
 
     def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
         """Sample images, uint8 [N, H, W, C], for the labels and noise keys of `rows_NR`."""
@@ -103,7 +103,7 @@ class RunPrograms:
             rows = put_sharded(rows_BR, self._specs.row_sharding)
             return self._program_sample(state.params, rows, np.float32(guidance))
 
-        return map_batches(sample_batch, rows_NR, self.config.scale.batch)
+        return map_batches(sample_batch, rows_NR, self._specs.batch_shape[1])
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program that the training loop calls."""
