@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +18,7 @@ from tests.compare.synthetic import Recipe
 
 RECIPE = Recipe(with_steps=False, seeds=(0, 1, 2), scales={"xs": 10**7, "s": 3 * 10**7})
 BATCH, EXAMPLES = 8, 512
+REPORT = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 
 def stream(seed: int, batch: int, examples: int = EXAMPLES) -> dict:
@@ -109,5 +114,33 @@ def test_a_declared_mask_leaves_the_examples_as_they_are(tmp_path):
     assert all("DATA_ORDER_MISMATCH" in rung.flags for rung in comparison.rungs)
 
 
-def test_every_flag_has_a_way_out():
+@pytest.mark.parametrize(
+    ("touches", "flagged"),
+    [
+        (["scale.batch"], True),
+        (["schedule"], True),
+        (["optimizer.name"], True),
+        (["optimizer.learning_rate"], False),
+        (["scale.batch", "optimizer.learning_rate"], False),
+        (["model.attention"], False),
+    ],
+)
+def test_where_the_best_learning_rate_may_move_it_is_tuned_or_declared(tmp_path, touches, flagged):
+    def edit(draft):
+        draft.run["touches"] = touches
+
+    assert all(("UNEQUAL_TUNING" in rung.flags) is flagged for rung in judged(tmp_path, RECIPE, edit).rungs)
+    points = {"points": 5, "edge": False, "seed": 99}
+    beside = {"tuning": {"mha": points, "hybrid": points}}
+    tuned = judged(tmp_path / "tuned", dataclasses.replace(RECIPE, beside=beside), edit)
+    assert all("UNEQUAL_TUNING" not in rung.flags for rung in tuned.rungs)
+
+
+def test_every_flag_has_a_way_out_and_a_row_in_the_documents():
     assert REMEDIES.keys() == EXPLANATIONS.keys()
+    section = REPORT.read_text().partition("\n## Checks\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if re.match(r"\| `[A-Z_]+` \|", line)]
+    assert rows == [
+        f"| `{flag}` | {'blocks' if flag in BLOCKING else 'warns'} | {meaning} | {REMEDIES[flag]} |"
+        for flag, meaning in EXPLANATIONS.items()
+    ]

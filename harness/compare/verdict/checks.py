@@ -23,7 +23,7 @@ REMEDIES: dict[str, str] = {
     "UNEQUAL_PARAMS": "Choose model.match=params.",
     "OTHER_TOKENS": "Nothing: the rule matches something else.",
     "LR_GRID_EDGE": "Move the grid, so that the optimum lies inside it.",
-    "UNEQUAL_TUNING": "Tune all variants alike (tune=lr).",
+    "UNEQUAL_TUNING": "Tune all variants alike (tune=lr), or declare optimizer.learning_rate too.",
     "LOW_DF": "Add seeds, a second treatment, or an A/A sweep (experiment=null).",
     "NEGATIVE_CORRELATION": "Add seeds.",
     "CORRELATION_IMPLAUSIBLE": "Check that the variants differ.",

@@ -49,7 +49,7 @@ _WARNINGS = {
     "UNEQUAL_PARAMS": "parameters differ by over 1 %",
     "OTHER_TOKENS": "rule.match names FLOPs or device-seconds, so the tokens of the two variants differ",
     "LR_GRID_EDGE": "the best learning rate is at the edge of the grid",
-    "UNEQUAL_TUNING": "the variants were not tuned alike",
+    "UNEQUAL_TUNING": "the variants were not tuned alike: the answer holds at these learning rates",
     "LOW_DF": "two or three pairs and no A/A library: the interval is wide",
     "NEGATIVE_CORRELATION": "pairing did not help: the losses of a pair are negatively correlated",
     "CORRELATION_IMPLAUSIBLE": "two variants agree too well: the same run twice?",
@@ -189,6 +189,20 @@ def _is_negative(correlation: float | None, pairs: int) -> bool:
         return True
     t = correlation * math.sqrt((pairs - 2) / (1 - correlation**2))
     return t_sf(-t, pairs - 2) < SIGNIFICANCE
+
+
+def asks_for_tuning(pairing: PairedRuns) -> bool:
+    """Return True if a variant declares another schedule, batch or optimizer, on which the best learning rate
+    depends, and neither declares the rate."""
+    runs = (*pairing.control_runs, *pairing.treatment_runs)
+    nodes = {node for run in runs for node in run.provenance.touches}
+    if "optimizer.learning_rate" in nodes:
+        return False
+    return "scale" in nodes or any(
+        node == root or node.startswith(root + ".")
+        for node in nodes
+        for root in ("schedule", "optimizer", "scale.batch")
+    )
 
 
 def _present(conditions: Mapping[str, bool]) -> set[str]:

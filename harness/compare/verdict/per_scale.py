@@ -38,7 +38,7 @@ from harness.compare.stats.speed_up import TimingRatio, effective_speed_up
 from harness.compare.stats.superiority import Superiority, probability_b_better
 from harness.compare.verdict.control_slopes import control_slopes
 from harness.compare.verdict.decide import decide_rung, next_step_for_rung, seeds_to_halve
-from harness.compare.verdict.flags import paths_far_above, rung_flags, tuning_flags
+from harness.compare.verdict.flags import asks_for_tuning, paths_far_above, rung_flags, tuning_flags
 from harness.compare.verdict.interim_looks import LookPosition, look_position, look_rows, sequential_p_at_look
 from harness.compare.verdict.iso_compute import iso_rows
 from harness.config.schema.decision import Axis
@@ -248,6 +248,8 @@ def _context_flags(pairing: PairedRuns, context: TreatmentContext, k: Multiplier
     seeds = [pair.seed for pair in pairing.pairs]
     flags = tuning_flags(context.tuning, pairing.control, pairing.variant, seeds)
     flags |= set(k.flags) if k else {"NO_SLOPE"}
+    if asks_for_tuning(pairing) and not {pairing.control, pairing.variant} <= context.tuning.keys():
+        flags.add("UNEQUAL_TUNING")
     if context.floor_mismatch and len(pairing.pairs) in (2, 3):
         flags.add("VARIANCE_MISMATCH")
     if context.damaged:
