@@ -116,11 +116,11 @@ def read_curve_inputs(
     problems = unit_mismatches(frame.filter(_IS_SCORED), name)
     runs = [_record(run, problems) for run in frame.partition_by(RUN_COLUMNS, maintain_order=True)]
     deviations = [Deviation("no_rule", "no rule was fixed before these runs")]
-    known = known_slopes(runs, name, slope, horizon)
-    notes = [*_notes(frame, runs, problems), *amounts.notes, *tuned.notes, *tables.notes, *known.notes]
+    slopes = known_slopes(runs, name, slope, horizon)
+    notes = [*_notes(frame, runs, problems), *amounts.notes, *tuned.notes, *tables.notes, *slopes.notes]
     return VerdictInputs(
-        experiment, rule, known.compared_runs, deviations, tuning=tuned.tuning, notes=notes,
-        known_slopes=known.slopes,
+        experiment, rule, slopes.compared_runs, deviations, tuning=tuned.tuning, notes=notes,
+        known_slopes=slopes.slopes,
     )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ class LadderCoverage:
         return min(self.trend.value, self.projection.value, self.k.value) >= limit
 
     def __str__(self) -> str:
-        return f"trend {self.trend}; projection {self.projection}; k {self.k}"
+        rates = f"trend {self.trend.value:.3f}, projection {self.projection.value:.3f}, k {self.k.value:.3f}"
+        return f"{rates}, n = {self.trend.n}"
 
 
 def ladder_coverage(
