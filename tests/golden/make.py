@@ -1,7 +1,9 @@
 """Writes the key lists and the list of files again: `python -m tests.golden.make`.
 
 The stored sweep (sweep.tar.gz) and what it gave (expected.json) are not made again. They are frozen on
-purpose: they stand for what users have on disk. frozen_sweep.sh shows how the sweep was made.
+purpose: they stand for what users have on disk. frozen_sweep.sh shows how the sweep was made. What is decided
+in expected.json was brought to the verdict's two answers by later code; the losses, differences and k in it
+are still those that the code of the sweep computed.
 """
 
 from __future__ import annotations
