@@ -154,6 +154,7 @@ def _holds(k: Multiplier, truth: float) -> bool:
 
 
 def extremes(rates: Sequence[Rate]) -> str:
-    """Return `.044 to .053 (n = 4000 each)`."""
-    values = [rate.value for rate in rates]
-    return f"{min(values):.4f} to {max(values):.4f}, n = {min(rate.n for rate in rates)} each"
+    """Return `0.0440 to 0.0530, n = 4000 each`, or the smallest and the largest n."""
+    values, counts = [rate.value for rate in rates], [rate.n for rate in rates]
+    each = f"{counts[0]} each" if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{min(values):.4f} to {max(values):.4f}, n = {each}"
