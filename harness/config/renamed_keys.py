@@ -34,6 +34,9 @@ RENAMED = (
     RenamedKey("cluster.kinds.*.device_years", "cluster.kinds.*.mtbf_device_years"),
 )
 
+ADDED = (("model", "logit_softcap"),)
+"""Keys of a node that the first version did not have; null in all that it trained."""
+
 
 def with_new_names(config: Mapping[str, Any]) -> Node:
     """Return a config of any version under today's key names, also inside `variant.touches`."""
@@ -51,6 +54,9 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
         _move(content, key.new, key.old, {new: old for old, new in key.values.items()})
     if not content.get("loss", True):
         del content["loss"]
+    for node, key in ADDED:
+        if node in content and content[node].get(key, "") is None:
+            del content[node][key]
     _rename_touches(content, {key.new: key.old for key in RENAMED})
     return content
 

@@ -168,6 +168,8 @@ def _check_exportable(run: LoadedRun, windows: list[int | None]) -> None:
     config, shape = run.config.model, run.model.shape
     if run.config.data.mask_documents:
         raise _unsupported("data.mask_documents=true")
+    if config.logit_softcap is not None:
+        raise _unsupported(f"model.logit_softcap={config.logit_softcap}")
     if config.feedforward.name != "swiglu" or config.feedforward.options:
         raise _unsupported(f"model.feedforward.name={config.feedforward.name}")
     if not config.qk_norm and any(windows):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
+from jax import Array, P
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
@@ -19,16 +20,37 @@ DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 
 
 def gather_weight(param: nnx.Param, dtype: jnp.dtype) -> Array:
-    """Return a weight in compute precision, unsharded along `width`. This is the only all-gather of FSDP."""
-    axes = [None if axis == "width" else axis for axis in param.axes]
-    # Marked before the cast, so that gradients are summed over sequence shards in float32.
-    array = jnp.asarray(mark_varying(param[...]), dtype)
-    return array if out_sharding() is None else jax.reshard(array, out_sharding(*axes))
+    """Return a weight in compute precision, unsharded along `width`."""
+    return gather_rounded(param, dtype).astype(dtype)
+
+
+def gather_rounded(param: nnx.Param, dtype: jnp.dtype, gathered: tuple[str, ...] = ("width",)) -> Array:
+    """Return a weight as float32, rounded to compute precision and unsharded along the `gathered` axes. This
+    is the only all-gather of FSDP. Devices send the weight in compute precision; its gradient stays float32,
+    because what is summed over tokens and devices in bfloat16 loses up to a quarter of itself."""
+    array = mark_varying(jnp.asarray(param[...]))
+    split = out_sharding(*(None if axis in gathered else axis for axis in param.axes))
+    if array.dtype == dtype:
+        return array if split is None else jax.reshard(array, split)
+    return _round_and_gather(array, dtype, None if split is None else jax.typeof(array).sharding.spec, split)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _round_and_gather(array: Array, dtype: jnp.dtype, stored: P | None, gathered: P | None) -> Array:
+    """Round to `dtype` and reshard from `stored` to `gathered`; the gradient is not rounded."""
+    weight = array.astype(dtype)
+    return (weight if gathered is None else jax.reshard(weight, gathered)).astype(array.dtype)
+
+
+_round_and_gather.defvjp(
+    lambda array, dtype, stored, gathered: (_round_and_gather(array, dtype, stored, gathered), None),
+    lambda dtype, stored, gathered, _, slope: (slope if stored is None else jax.reshard(slope, stored),),
+)
 
 
 def _matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
-    """Compute x @ weight in `dtype`; the gradient of the weight is also a product that contracts the last
-    axis.
+    """Compute x @ weight in `dtype`, from a float32 weight that is rounded to the dtype of x; the gradient of
+    the weight is float32, and also a product that contracts the last axis.
 
     XLA's CPU library takes only such products. By default the gradient contracts the first axis, and XLA's
     fallback splits that sum over the threads of the process, so its bits would depend on other work on the
@@ -42,6 +64,7 @@ matmul = jax.custom_vjp(_matmul, nondiff_argnums=(2, 3))
 
 def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
     layout_NO = out_sharding("batch", axes_IO[1])
+    weight_IO = weight_IO.astype(x_NI.dtype)
     y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=dtype, out_sharding=layout_NO)
     return y_NO, (x_NI, weight_IO)
 
@@ -51,8 +74,9 @@ def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
     layout_NI = out_sharding("batch", axes_IO[0])
     dx_NI = jnp.dot(dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout_NI)
     x_IN = jax.lax.optimization_barrier(x_NI.T)  # else XLA folds the transpose into the product
-    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=dtype, out_sharding=out_sharding(*axes_IO))
-    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO).astype(weight_IO.dtype)
+    layout_IO = out_sharding(*axes_IO)
+    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
+    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -71,7 +95,7 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
     x_NI = reshape(x_BT, (rows, columns), "batch", split_in)
-    full_weight, shape_IO = gather_weight(param, x_BT.dtype), (columns, math.prod(shape_out))
+    full_weight, shape_IO = gather_rounded(param, x_BT.dtype), (columns, math.prod(shape_out))
     weight_IO = reshape(full_weight, shape_IO, split_in, split_out)
     y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     inner_axes = (None,) * (len(shape_out) - 1)

@@ -164,7 +164,7 @@ class Model(ABC):
         return int(tokens * (saved_bytes[self.compute.remat] + inputs + output_bytes))
 
     @abstractmethod
-    def _saved_values(self) -> tuple[float, float, int]:
+    def _saved_values(self) -> tuple[float, float, float]:
         """Return the values of products and of scores per token, and the bytes of its output."""
 
     def module(self, params: Params) -> nnx.Module:

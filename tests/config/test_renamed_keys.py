@@ -56,6 +56,13 @@ def test_the_identity_is_hashed_over_the_first_names():
     assert identity(config) == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_a_key_that_the_first_version_did_not_have_counts_once_it_is_set():
+    plain, capped = compose([]), compose(["model.logit_softcap=30"])
+    assert "logit_softcap" not in with_first_names(to_plain(plain))["model"]
+    assert with_first_names(to_plain(capped))["model"]["logit_softcap"] == 30
+    assert identity(plain) != identity(capped)
+
+
 def test_a_file_with_old_keys_is_the_same_config(tmp_path):
     config = compose(["compute.scan_layers=true", "loss.z_loss=0.5", "finetune.method=none"])
     path = tmp_path / "config.yaml"

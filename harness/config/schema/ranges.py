@@ -57,6 +57,7 @@ _KEYS: Mapping[Range, str] = {
     POSITIVE: """
         rule.target rule.drift rule.margin_nats
         model.rope_base model.norm_epsilon finetune.alpha optimizer.epsilon optimizer.clip_norm
+        model.logit_softcap
         cluster.kinds.*.memory_gib cluster.kinds.*.memory_gb_s cluster.kinds.*.peak_tflops.*
         cluster.kinds.*.scale_up_gb_s cluster.kinds.*.scale_out_gb_s cluster.kinds.*.watts
         cluster.kinds.*.mtbf_device_years cluster.site_megawatts cluster.checkpoint_gb_s engine.stall_seconds

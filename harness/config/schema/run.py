@@ -140,6 +140,8 @@ class ModelConfig:
     """Model width for which the learning rate is meant; muP carries it to this width. Null: no scaling."""
     tie_embeddings: bool = True
     """Use one table for the input embedding and the output head."""
+    logit_softcap: float | None = None
+    """Bound of the logits: l becomes softcap tanh(l / softcap) (arXiv:2408.00118, section 2); null: none."""
     qk_norm: bool = True
     """Normalise queries and keys (RMSNorm)."""
     rope_base: float = 10_000.0
@@ -347,6 +349,16 @@ class Config:
     """Seed of the order of examples; conf/config.yaml sets it to `seed`."""
     runs: str = "runs"
     """Folder of the sweeps."""
+
+
+LOSS_PIECE_VALUES = 2**27
+"""Logits that one device holds at once (512 MiB in float32). A batch with more takes its loss in pieces
+(harness.models.text.cross_entropy)."""
+
+
+def loss_piece_tokens(vocabulary: int) -> int:
+    """Return the tokens of a piece of the loss over a shard of the vocabulary: a power of two, at least 1."""
+    return 2 ** max(0, (LOSS_PIECE_VALUES // vocabulary).bit_length() - 1)
 
 
 def num_steps(config: Config) -> int:

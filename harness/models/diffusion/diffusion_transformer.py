@@ -12,7 +12,7 @@ from harness.config.schema.run import ComputeConfig
 from harness.models.diffusion.attention import FullAttention
 from harness.models.diffusion.model_spec import ImageModelSpec
 from harness.models.layer_stack import apply_layers, build_layers
-from harness.models.layers import DTYPES, gather_weight, matmul, project
+from harness.models.layers import DTYPES, gather_rounded, matmul, project
 from harness.models.parameters import weight, zeros
 from harness.parallel.sharding.axis_rules import out_sharding, reshape
 
@@ -55,8 +55,11 @@ class DiffusionTransformer(nnx.Module):
 
     def __call__(self, x_BTI: Array, time_B: Array, label_B: Array) -> Array:
         """Map noised patches [B, T, I] to velocities [B, T, I]; times lie in [0, 1], labels are classes."""
-        time_B1D, labels_VD = self._time(time_B), gather_weight(self.labels, self.dtype)
+        time_B1D, labels_VD = self._time(time_B), gather_rounded(self.labels, self.dtype)
         label_B1D = labels_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
+        label_B1D = label_B1D.astype(
+            self.dtype
+        )  # after the lookup, so that its gradient is summed in float32
         condition_B1D = time_B1D + label_B1D
         positions_TD = jnp.asarray(positions(*self.grid, self.embedding.shape[1]), self.dtype)
         x_BTD = project(x_BTI.astype(self.dtype), self.embedding) + positions_TD
@@ -77,7 +80,9 @@ class DiffusionTransformer(nnx.Module):
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape
         x_ND = reshape(x_BTD, (B * T, D), "batch", None)
-        velocity_NI = matmul(x_ND, gather_weight(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32))
+        velocity_NI = matmul(
+            x_ND, gather_rounded(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32)
+        )
         return reshape(velocity_NI, (B, T, -1), "batch", None, None)
 
 

@@ -119,5 +119,9 @@ def _check_supported(config: Config) -> None:
             f"model.base_width={model.base_width} is not supported: learning rates of diffusion "
             "transformers are not transferred across widths. Leave it null."
         )
+    if model.logit_softcap is not None:
+        raise UserError(
+            f"model.logit_softcap={model.logit_softcap} is for logits, but images have none. Leave it null."
+        )
     if config.loss.z_loss:
         raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, but images have none. Set it to 0.")

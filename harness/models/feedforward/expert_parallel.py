@@ -17,7 +17,7 @@ from jax import Array, P
 
 from harness.models.feedforward.dispatch import DispatchPlan, capacity_plan, dropless_plan, gather_rows
 from harness.models.feedforward.routing import Routing
-from harness.models.layers import gather_weight
+from harness.models.layers import gather_rounded
 from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, out_sharding, partition_spec
 from harness.parallel.sharding.mesh import AXES
 from harness.parallel.sharding.sequence_parallel import per_device
@@ -36,9 +36,9 @@ def apply_experts(
     """
     local: ExpertFunction = _apply_dropless if capacity is None else partial(_apply_capacity, capacity)
     tokens = (x_BTD, routing.chosen_BTK, routing.share_BTK.astype(x_BTD.dtype))
-    weights = tuple(gather_weight(param, x_BTD.dtype) for param in params)
+    gathered = ("width",) if capacity is not None else ("width", "experts")
+    weights = tuple(gather_rounded(param, x_BTD.dtype, gathered) for param in params)
     if out_sharding() is not None:
-        gathered = ("width",) if capacity is not None else ("width", "experts")
         axes = [tuple(None if axis in gathered else axis for axis in param.axes) for param in params]
         local = _on_mesh(local, axes)
     y_BTD, dropped_B = local(*tokens, *weights)
@@ -114,16 +114,22 @@ def _swiglu(x_ZRD: Array, share_ZR1: Array, gate_ZDF: Array, up_ZDF: Array, down
 
 @jax.custom_vjp
 def _grouped_matmul(x_ZRI: Array, weight_ZIO: Array) -> Array:
-    """Compute x @ weight per group; the weight's gradient also contracts the last axis (`layers.matmul`)."""
-    return jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=x_ZRI.dtype)
+    """Compute x @ weight per group, from float32 weights; their gradient is float32, and also contracts the
+    last axis (`layers.matmul`)."""
+    return _grouped_matmul_forward(x_ZRI, weight_ZIO)[0]
+
+
+def _grouped_matmul_forward(x_ZRI: Array, weight_ZIO: Array) -> tuple[Array, tuple[Array, Array]]:
+    weight_ZIO = weight_ZIO.astype(x_ZRI.dtype)
+    return jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=x_ZRI.dtype), (x_ZRI, weight_ZIO)
 
 
 def _grouped_matmul_backward(residuals: tuple[Array, Array], dy_ZRO: Array) -> tuple[Array, Array]:
     x_ZRI, weight_ZIO = residuals
     dx_ZRI = jnp.matmul(dy_ZRO, weight_ZIO.swapaxes(1, 2), preferred_element_type=dy_ZRO.dtype)
     x_ZIR = jax.lax.optimization_barrier(x_ZRI.swapaxes(1, 2))
-    dweight_ZIO = jnp.matmul(x_ZIR, dy_ZRO, preferred_element_type=dy_ZRO.dtype)
+    dweight_ZIO = jnp.matmul(x_ZIR, dy_ZRO, preferred_element_type=jnp.float32)
     return dx_ZRI, jax.lax.optimization_barrier(dweight_ZIO)
 
 
-_grouped_matmul.defvjp(lambda x, weight: (_grouped_matmul(x, weight), (x, weight)), _grouped_matmul_backward)
+_grouped_matmul.defvjp(_grouped_matmul_forward, _grouped_matmul_backward)

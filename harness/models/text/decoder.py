@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import ComputeConfig
 from harness.models.layer_stack import apply_layers, build_layers
-from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_weight, matmul
+from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_rounded, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
@@ -77,7 +76,7 @@ class Decoder(nnx.Module):
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
         self.end_token = spec.end_token
-        self.relative_width = relative_width(config, D)
+        self.relative_width, self.logit_softcap = relative_width(config, D), config.logit_softcap
         self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
         self.stacking, self.repeats, self.layers = build_layers(DecoderLayer, spec, compute.scan_layers)
         self.norm = RMSNorm(D, config.norm_epsilon)
@@ -85,26 +84,37 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         """Map token ids [B, T] to logits [B, T, V] and router statistics by stored path."""
+        x_BTD, signals = self.head_inputs(tokens_BT)
+        return self._logits(x_BTD), signals
+
+    def head_inputs(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
+        """Map token ids [B, T] to what the head multiplies, [B, T, D], and router statistics."""
         documents_BT = None
         if self.end_token is not None:
             documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
         length = num_shards() * tokens_BT.shape[1]
         rotary = Rotary.table(length, self.head_width, self.rope_base, documents_BT)
         x_BTD, signals = apply_layers(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
-        return self._logits(self.norm(x_BTD)), signals
+        return self._scale(self.norm(x_BTD), self.relative_width**-0.5), signals
+
+    @property
+    def head_table(self) -> nnx.Param:
+        """Table [V, D] of the head."""
+        return self.embedding if self.head is None else self.head
 
     def _embed(self, tokens_BT: Array) -> Array:
-        table_VD = gather_weight(self.embedding, self.dtype)
-        if out_sharding() is not None:
-            table_VD = jax.reshard(table_VD, out_sharding(None, None))
-        return self._scale(_lookup_rows(table_VD, tokens_BT), self.relative_width**0.5)
+        # Rows are cast after the lookup: its gradient adds up thousands of rows a token, in float32.
+        table_VD = gather_rounded(self.embedding, self.dtype, ("vocabulary", "width"))
+        x_BTD = _lookup_rows(table_VD, tokens_BT).astype(self.dtype)
+        return self._scale(x_BTD, self.relative_width**0.5)
 
     def _logits(self, x_BTD: Array) -> Array:
-        table_VD = gather_weight(self.embedding if self.head is None else self.head, self.dtype)
+        table_VD = gather_rounded(self.head_table, self.dtype)
         B, T, D = x_BTD.shape
-        x_BTD = self._scale(x_BTD, self.relative_width**-0.5)
         x_ND = reshape(x_BTD, (B * T, D), "batch", None)
         logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
+        if self.logit_softcap is not None:
+            logits_NV = self.logit_softcap * jnp.tanh(logits_NV / self.logit_softcap)
         return reshape(logits_NV, (B, T, -1), "batch", None, "vocabulary")
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:

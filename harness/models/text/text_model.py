@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import Config, ModelFamily
+from harness.config.schema.run import LOSS_PIECE_VALUES, Config, ModelFamily
 from harness.models import diffusion, flops, sizing
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
+from harness.models.text.cross_entropy import (
+    LossTerms,
+    MeanLoss,
+    loss_in_pieces,
+    loss_of_logits,
+    needs_pieces,
+)
 from harness.models.text.decoder import Decoder
 from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
@@ -44,8 +50,9 @@ class TextModel(Model):
         return shard_sequence(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
-        """Return the cross-entropy of each token after the first, in float32 nats."""
-        return self._losses(params, tokens_BT1)[0]
+        """Return the cross-entropy of each token after the first, in float32 nats. It has a gradient only
+        where the head is too small for pieces (`cross_entropy.needs_pieces`)."""
+        return self._losses(params, tokens_BT1, 0.0)[0].loss_BT
 
     def loss(
         self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
@@ -54,29 +61,42 @@ class TextModel(Model):
         token in float32 nats; `z` is the mean squared log-partition (arXiv:2204.02311, section 5), weighted
         by `z_loss`; `signals` holds the RouterStats of layers with experts by stored path, whose auxiliary
         losses are added."""
-        losses_BT, partition_BT, signals = self._losses(params, tokens_BT1)
-        metrics = {"loss": jnp.mean(losses_BT), "z": jnp.mean(jnp.square(partition_BT)), "signals": signals}
-        total = metrics["loss"] + z_loss * metrics["z"]
+        losses, signals = self._losses(params, tokens_BT1, z_loss)
+        metrics = {
+            "loss": jnp.mean(losses.loss_BT),
+            "z": jnp.mean(jnp.square(losses.partition_BT)),
+            "signals": signals,
+        }
         auxiliary = [stats.auxiliary for stats in signals.values() if stats.auxiliary is not None]
-        return sum(map(jnp.sum, auxiliary), total), metrics
+        return sum(map(jnp.sum, auxiliary), losses.mean), metrics
 
-    def _losses(self, params: Params, tokens_BT1: Array) -> tuple[Array, Array, dict[str, RouterStats]]:
-        """Return cross-entropy and log-partition, each [B, T], and the layers' statistics."""
-        logits_BTV, signals = self._decode(params, tokens_BT1[:, :-1])
-        # Selected by comparison: an index would gather over a vocabulary that is sharded.
-        is_target_BTV = tokens_BT1[:, 1:, None] == jnp.arange(logits_BTV.shape[-1])
-        target_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-        partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-        return partition_BT - target_BT, partition_BT, signals
+    def _losses(
+        self, params: Params, tokens_BT1: Array, z_loss: float
+    ) -> tuple[MeanLoss, dict[str, RouterStats]]:
+        """Return the loss of each token and their mean, and the layers' statistics."""
+        inputs_BT, target_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
+        if not needs_pieces(target_BT.size, self.shape.vocabulary):
+            logits_BTV, signals = self._decode(params, inputs_BT)
+            return loss_of_logits(logits_BTV, target_BT, z_loss), signals
+        x_BTD, signals = shard_sequence(
+            lambda params, tokens_BT: self._decoder(params).head_inputs(tokens_BT), params, inputs_BT
+        )
+        table_VD = self._decoder(params).head_table[...]
+        terms = LossTerms(z_loss, self.spec.config.logit_softcap)
+        return loss_in_pieces(x_BTD, table_VD, target_BT, terms), signals
 
-    def _saved_values(self) -> tuple[float, float, int]:
+    def _decoder(self, params: Params) -> Decoder:
+        return cast(Decoder, self.module(params))
+
+    def _saved_values(self) -> tuple[float, float, float]:
         shape, contexts = self.shape, self.spec.contexts
         attention = [self.spec.attention.executed_flops(context) for context in contexts]
         feedforward = [self.spec.feedforward.executed_flops(context) for context in contexts]
         scores = sum(m.activations / (4 * shape.head_width) for m in attention if not m.rescored)
         hidden = sum(matmuls.total / (2 * shape.width) for matmuls in feedforward)
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
-        return products, scores, 8 * shape.vocabulary
+        tokens = self.spec.per_device_batch * self.spec.sequence_length / self.spec.sequence_shards
+        return products, scores, 8 * min(shape.vocabulary, LOSS_PIECE_VALUES / tokens)
 
 
 def build(
