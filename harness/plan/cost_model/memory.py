@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.config.schema.run import Remat
+from harness.config.schema.run import LOSS_PIECE_VALUES, Remat
 from harness.plan.cost_model.layouts import LayoutGrid
 from harness.plan.cost_model.model_size import ModelShape
 
 MEMORY_LIMIT = 0.8
 """Share of a chip's memory that a plan may use; the rest is for the runtime and fragmentation."""
-LOSS_TOKENS = 8192
-"""Tokens whose logits are held at once; longer batches are assumed to take the loss in chunks."""
+LOGIT_BYTES = 8
+"""Bytes of a logit that is held: itself and its gradient, in float32."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class DeviceMemory:
     gathered: np.ndarray
     """Whole weights of two layers in use, where fsdp keeps them split."""
     logits: np.ndarray
+    """Logits of all tokens over a shard of the vocabulary, or those of one piece of the loss."""
 
     @property
     def total(self) -> np.ndarray:
@@ -50,7 +51,7 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
     layer_bytes = np.select(remats, remat_values, all_values)
     work = all_values * (remats[0] | remats[1])
-    loss_tokens = np.minimum(tokens * layout.tensor, LOSS_TOKENS)
+    logits = np.minimum(tokens * model.vocabulary, LOSS_PIECE_VALUES)
     gathers = layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1
     return DeviceMemory(
         weights=parameters * precision.weight_bytes,
@@ -58,7 +59,7 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
         gradients=parameters * precision.gradient_bytes,
         activations=tokens * (layer_bytes * layers * in_flight + work),
         gathered=np.where(gathers, 2 * layer_parameters(model, layout) * precision.value_bytes, 0.0),
-        logits=loss_tokens * model.vocabulary / layout.tensor * (precision.value_bytes + 4),
+        logits=logits * LOGIT_BYTES,
     )
 
 
