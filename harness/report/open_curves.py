@@ -96,8 +96,8 @@ def _run_size(record: RunRecord | None) -> tuple[int | None, int | None, float |
 
 def _evals(record: RunRecord, evals: Evals, share: float | None) -> pl.DataFrame:
     """Return the evaluations of a run or branch, with the scale, variant and seed of the run."""
-    own = record.provenance
-    labels = {"scale": own.scale, "variant": own.variant, "seed": own.seed}
+    provenance = record.provenance
+    labels = {"scale": provenance.scale, "variant": provenance.variant, "seed": provenance.seed}
     types = {name: kind for name, kind in SCHEMAS["evals"].items() if name in evals.columns}
     rows = pl.DataFrame({name: evals.columns[name] for name in types}).cast(types)  # pyright: ignore
     return rows.with_columns(

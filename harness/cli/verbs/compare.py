@@ -66,7 +66,13 @@ def make_parser() -> VerbParser:
     words = "with --curves: words that stand for an empty cell, such as None or N/A"
     parser.add("--empty", "WORD", words, nargs="+", default=[])
     parser.add_flag("--skip-broken", "with --curves: leave out lines of a JSON lines file that are no JSON")
-    parser.add("--control", "VARIANT", "with --curves: the control; otherwise the first variant")
+    parser.add(
+        "--control", "VARIANT", "with --curves or --control-from: the control; otherwise the first one"
+    )
+    from_help = (
+        "a sweep whose control (or --control) the variants of this one are compared with, by scale and seed"
+    )
+    parser.add("--control-from", "SWEEP", from_help)
     vouch = "with --curves: vouch that the learning rate had decayed at the last evaluation of each run"
     parser.add("--decayed", "last", vouch, choices=["last"])
     nats = "with --curves: margin of practical equivalence in the loss itself, which needs no slope"
@@ -95,7 +101,10 @@ def make_parser() -> VerbParser:
 def run(arguments: Sequence[str]) -> int:
     """Return 0 whatever the verdict, or 1 if promotion was required and no variant passes the gate."""
     options = _parse_options(arguments)
-    inputs = [_judge_curves(options)] if options.curves else [_judge_sweep(path) for path in options.sweeps]
+    if options.curves:
+        inputs = [_judge_curves(options)]
+    else:
+        inputs = [_judge_sweep(path, options) for path in options.sweeps]
     pages = [item.page for item, path in zip(inputs, options.sweeps, strict=False) if is_remote(path)]
     if (options.html or options.pictures) and len({*pages}) < len(pages):
         raise UserError(f"{pages[0]}: two sweeps have this report name; compare one sweep at a time")
@@ -117,7 +126,11 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.sweeps) == bool(options.curves):
         parser.error("give either sweeps or --curves FILE...")
-    if options.control and not options.curves:
+    if options.control_from and len(options.sweeps) != 1:
+        parser.error("--control-from goes with a sweep, one at a time")
+    if options.control_from and (options.html or options.pictures):
+        parser.error("--control-from prints the verdict alone: leave out --html and --pictures")
+    if options.control and not (options.curves or options.control_from):
         parser.error("--control goes with --curves; the control of a sweep is fixed in its rule.json")
     names = ("decayed", "unit", "map", "name", "keep", "lines", "filter", "decimal", "empty", "skip_broken")
     for name in (*names, "margin_nats", "slope", "horizon", "match"):
@@ -126,11 +139,15 @@ def _parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _judge_sweep(path: str) -> JudgedInput:
+def _judge_sweep(path: str, options: argparse.Namespace) -> JudgedInput:
     from harness.compare import compare
+    from harness.compare.compare_sweeps import compare_with_control_of
 
     sweep = read_sweep(path)
-    comparison = compare(sweep)
+    if options.control_from:
+        comparison = compare_with_control_of(sweep, read_sweep(options.control_from), options.control)
+    else:
+        comparison = compare(sweep)
 
     def frames() -> Frames:
         from harness.report.frames.sweep_frames import read_frames

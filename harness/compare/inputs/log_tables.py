@@ -72,8 +72,8 @@ def read_tables(
             "--curves: no rows to compare. Give CSV, JSON lines or Parquet files with the columns "
             f"{', '.join(REQUIRED)}."
         )
-    numbered = (frame.with_columns(pl.lit(number).alias(_LOG)) for number, frame in enumerate(frames))
-    frame = pl.concat([pl.DataFrame(schema={**_SCHEMA, _LOG: pl.Int32}), *numbered], how="diagonal")
+    numbered_frames = (frame.with_columns(pl.lit(number).alias(_LOG)) for number, frame in enumerate(frames))
+    frame = pl.concat([pl.DataFrame(schema={**_SCHEMA, _LOG: pl.Int32}), *numbered_frames], how="diagonal")
     frame = _drop_repetitions(mark_grids(frame, _LOG).drop(_LOG), keep)
     return frame.with_columns(_one_value_per_run(frame, column) for column in ("parameters", "data_seed"))
 

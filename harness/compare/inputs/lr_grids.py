@@ -63,20 +63,20 @@ class _Part:
         """True if the rate never changes: a setting rather than a schedule."""
         return self.lowest == self.peak
 
-    def overlap(self, other: _Part) -> float:
+    def overlap(self, part: _Part) -> float:
         """Return the share of the shorter part's steps that lie within the other."""
-        shared = min(self.last_step, other.last_step) - max(self.first_step, other.first_step)
-        shortest = min(part.last_step - part.first_step for part in (self, other))
-        return shared / shortest if shortest > 0 else float(shared >= 0)
+        num_steps = min(self.last_step, part.last_step) - max(self.first_step, part.first_step)
+        shortest = min(one.last_step - one.first_step for one in (self, part))
+        return num_steps / shortest if shortest > 0 else float(num_steps >= 0)
 
 
 def mark_grids(frame: pl.DataFrame, log: str) -> pl.DataFrame:
     """Return the table with the column GRID_RATE. log: column that numbers the logs that rows come from."""
-    unmarked = frame.with_columns(pl.lit(None, pl.Float64).alias(GRID_RATE))
+    without_marks = frame.with_columns(pl.lit(None, pl.Float64).alias(GRID_RATE))
     if frame["learning_rate"].null_count() == frame.height:
-        return unmarked
-    pointed = _with_points(frame, log)
-    parts = _parts(pointed, log)
+        return without_marks
+    frame_of_points = _with_points(frame, log)
+    parts = _parts(frame_of_points, log)
     for group in _grouped(parts, lambda part: (part.scale, part.variant, part.seed)):
         _join_resumes(group)
     marks = [
@@ -86,11 +86,13 @@ def mark_grids(frame: pl.DataFrame, log: str) -> pl.DataFrame:
         for part in arm
     ]
     if not marks:
-        return unmarked
+        return without_marks
     keys = [*_RUN, log, "point"]
-    types = {name: pointed.schema[name] for name in keys} | {GRID_RATE: pl.Float64}
+    types = {name: frame_of_points.schema[name] for name in keys} | {GRID_RATE: pl.Float64}
     table = pl.DataFrame(marks, schema=types, orient="row")
-    return pointed.join(table, on=keys, how="left", nulls_equal=True, maintain_order="left").drop("point")
+    return frame_of_points.join(table, on=keys, how="left", nulls_equal=True, maintain_order="left").drop(
+        "point"
+    )
 
 
 def _key(part: _Part) -> tuple[str, str, int, int, float | None]:
@@ -107,20 +109,20 @@ def _grouped(parts: Sequence[_Part], key: Any) -> list[list[_Part]]:
 def _with_points(frame: pl.DataFrame, log: str) -> pl.DataFrame:
     """Add the column `point`: the rate, where one log has most steps of a run at several rates."""
     rate = pl.col("learning_rate")
-    rated = frame.filter(rate.is_not_null() & pl.col("loss").is_not_null())
-    steps = rated.group_by(*_RUN, log, "branch", "domain", "step").agg(rates=rate.n_unique())
+    rated_rows = frame.filter(rate.is_not_null() & pl.col("loss").is_not_null())
+    steps = rated_rows.group_by(*_RUN, log, "branch", "domain", "step").agg(rates=rate.n_unique())
     is_several = (pl.col("rates") > 1).mean() >= MIN_OVERLAP
     grids = steps.group_by(*_RUN, log).agg(is_several.alias("is_grid")).filter("is_grid")
     if grids.is_empty():
         return frame.with_columns(pl.lit(None, pl.Float64).alias("point"))
-    marked = frame.join(grids, on=[*_RUN, log], how="left", nulls_equal=True, maintain_order="left")
-    return marked.with_columns(pl.when("is_grid").then(rate).alias("point")).drop("is_grid")
+    joined_rows = frame.join(grids, on=[*_RUN, log], how="left", nulls_equal=True, maintain_order="left")
+    return joined_rows.with_columns(pl.when("is_grid").then(rate).alias("point")).drop("is_grid")
 
 
 def _parts(frame: pl.DataFrame, log: str) -> list[_Part]:
     rate = pl.col("learning_rate").round_sig_figs(DIGITS)
-    rated = frame.filter(pl.col("learning_rate").is_not_null() & pl.col("loss").is_not_null())
-    parts = rated.group_by(*_RUN, log, "point", maintain_order=True).agg(
+    rated_rows = frame.filter(pl.col("learning_rate").is_not_null() & pl.col("loss").is_not_null())
+    parts = rated_rows.group_by(*_RUN, log, "point", maintain_order=True).agg(
         peak=rate.max(), lowest=rate.min(), last=rate.sort_by("step").last(),
         first_step=pl.col("step").min(), last_step=pl.col("step").max(), tokens=pl.col("tokens").max(),
     )  # fmt: skip
@@ -179,12 +181,12 @@ def best_rates(frame: pl.DataFrame) -> TunedLogs:
 
 def _end_losses(arm: pl.DataFrame) -> dict[float, float | None]:
     """Return the mean end loss over seeds by rate; None if a run diverged."""
-    own = arm.filter(pl.col("branch").is_null() & pl.col("loss").is_not_null())
-    ends = own.filter(pl.col("step") == pl.col("step").max().over("seed", GRID_RATE))
+    run_rows = arm.filter(pl.col("branch").is_null() & pl.col("loss").is_not_null())
+    ends = run_rows.filter(pl.col("step") == pl.col("step").max().over("seed", GRID_RATE))
     runs = ends.group_by("seed", GRID_RATE).agg(pl.col("loss").mean(), pl.col("tokens").max())
     finite = pl.col("loss").is_finite()
-    whole = pl.col("tokens") >= WHOLE_SHARE * pl.col("tokens").max()
-    table = runs.filter(whole | ~finite).group_by(GRID_RATE).agg(pl.col("loss").mean(), ok=finite.all())
+    is_whole = pl.col("tokens") >= WHOLE_SHARE * pl.col("tokens").max()
+    table = runs.filter(is_whole | ~finite).group_by(GRID_RATE).agg(pl.col("loss").mean(), ok=finite.all())
     return {rate: loss if ok else None for rate, loss, ok in table.sort(GRID_RATE).iter_rows()}
 
 
@@ -214,13 +216,13 @@ def _tuning(optima: Mapping[tuple[str, str], Optimum], frame: pl.DataFrame) -> d
     seeds = frame.filter(pl.col(GRID_RATE).is_not_null())
     tuning: dict[str, dict[str, Any]] = {}
     for variant in dict.fromkeys(variant for _, variant in optima):
-        own = [(scale, optima[scale, variant]) for scale in order if (scale, variant) in optima]
-        longest = own[-1][1]
+        scale_optima = [(scale, optima[scale, variant]) for scale in order if (scale, variant) in optima]
+        longest = scale_optima[-1][1]
         tuning[variant] = {
             "learning_rate": longest.learning_rate,
             "points": longest.points,
-            "rates": [(scale, [rate for rate, _ in optimum.curve]) for scale, optimum in own],
-            "edge": any(optimum.edge for _, optimum in own),
+            "rates": [(scale, [rate for rate, _ in optimum.curve]) for scale, optimum in scale_optima],
+            "edge": any(optimum.edge for _, optimum in scale_optima),
             "seed": seeds.filter(variant=variant)["seed"].min(),
             "curve": [[rate, loss] for rate, loss in longest.curve],
         }
