@@ -108,9 +108,12 @@ def _grouped(parts: Sequence[_Part], key: Any) -> list[list[_Part]]:
 
 def _with_points(frame: pl.DataFrame, log: str) -> pl.DataFrame:
     """Add the column `point`: the rate, where one log has most steps of a run at several rates."""
+    keys = [*_RUN, log, "branch", "domain", "step"]
+    if frame.select(keys).hash_rows().n_unique() == frame.height:
+        return frame.with_columns(pl.lit(None, pl.Float64).alias("point"))  # no step comes twice
     rate = pl.col("learning_rate")
     rated_rows = frame.filter(rate.is_not_null() & pl.col("loss").is_not_null())
-    steps = rated_rows.group_by(*_RUN, log, "branch", "domain", "step").agg(rates=rate.n_unique())
+    steps = rated_rows.group_by(keys).agg(rates=rate.n_unique())
     is_several = (pl.col("rates") > 1).mean() >= MIN_OVERLAP
     grids = steps.group_by(*_RUN, log).agg(is_several.alias("is_grid")).filter("is_grid")
     if grids.is_empty():
