@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.core.progress.report import OPAQUE_SECONDS
+
 OPTIONS_VARIABLE = "AB_HARNESS_TERMS"
 MAX_BACKOFF_SECONDS = 60.0
 INCOMPLETE = 3
@@ -24,6 +26,7 @@ class WorkerOptions:
     """Number of consecutive failures without progress after which a run is given up."""
     backoff_seconds: float = 1.0
     stall_seconds: float = 300.0
+    opaque_seconds: float = OPAQUE_SECONDS
     on_failure: str = "continue"
     devices: int = 0
     """Number of devices that the worker may use at a time; 0: all."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.paths import within_folder
+from harness.core.progress.report import report
 
 _CHECKSUM_KEY = "checksum"
 _DIGITS = 64
@@ -22,6 +23,8 @@ MAX_DEPTH = 64
 """Levels of nested lists and objects in a record. Deeper ones could exhaust the stack of a reader."""
 
 
+HASH_BYTES = 2**22
+"""Bytes of a file that are hashed at a time."""
 UMASK_VARIABLE = "AB_HARNESS_UMASK"
 """Environment variable of remote workers: the driver's umask, octal, so that a team can share their files."""
 
@@ -157,5 +160,9 @@ def json_checksum(content: dict[str, Any]) -> str:
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, 64 hex digits."""
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(HASH_BYTES):
+            digest.update(piece)
+            report(f"hashing {path.name}", file.tell(), size)
+    return digest.hexdigest()

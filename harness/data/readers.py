@@ -6,13 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.config.schema.run import Config
 from harness.core.hashing import hash_json
+from harness.core.progress.report import opaque
+from harness.core.progress.waiting import hold_thread_lock
 from harness.data.images.image_corpus import ImageCorpus
 from harness.data.images.pca_features import PCAFeatures
 from harness.data.open_data import open_data
@@ -133,7 +135,7 @@ class SharedReaders:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
         try:
-            with entry.opening:
+            with hold_thread_lock(entry.opening, "waits for data that another run opens"):
                 entry.handle = entry.handle or _open_handle(config, local_rows_B)
             yield entry.handle
         finally:
@@ -152,6 +154,7 @@ class SharedReaders:
 def _open_handle(config: Config, local_rows_B: np.ndarray | None) -> DataHandle:
     corpus = open_data(config.data)
     heldout = corpus.heldout(config.evaluation.tokens)
-    features = corpus.pca_features(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
+    with opaque("computes the features of real images") if isinstance(corpus, ImageCorpus) else nullcontext():
+        features = corpus.pca_features(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
     sampler = corpus.sampler(config.scale.batch, config.data_seed, local_rows_B)
     return DataHandle(Reader(sampler), heldout, features)

@@ -20,13 +20,14 @@ from harness.core.atomic_files import CorruptFile, write_bytes
 from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
 from harness.core.number_format import format_bytes
+from harness.core.progress.report import opaque, reports_to
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest, environment, metrics
 from harness.records.run.example_hash import write_examples
 from harness.records.run.integrity import branch_is_complete
 from harness.records.run.provenance import Provenance, read_provenance, write_provenance
-from harness.records.run.status import State, read_status
+from harness.records.run.status import State, Status, read_status
 from harness.records.run.stream_hash import StreamHash, parse_stream
 from harness.records.run.timeline import Timeline
 from harness.records.run.training_target import END, read_target
@@ -71,6 +72,19 @@ def train_run(
     writer_class = RunWriter if is_primary() else NullWriter
     writer = writer_class(task.run, main.last, 0, attempt, timeline)
     programs = dataclasses.replace(programs, note=writer.note)
+    with reports_to(writer.report):
+        return _train_to_end_state(task, programs, stop, budget, writer, previous)
+
+
+def _train_to_end_state(
+    task: PreparedRun,
+    programs: RunPrograms,
+    stop: Event,
+    budget: MemoryBudget | None,
+    writer: RunWriter,
+    previous: Status,
+) -> State:
+    """Compile and train, and write the end state. `previous`: status of the last attempt."""
     try:
         writer.heartbeat("compile")
         # Process 0 of a group may have written the status of this attempt before another reads it.
@@ -88,7 +102,7 @@ def train_run(
                 writer.note(
                     f"saves wait for the disk: there is no room for a copy of the state, {size} a device"
                 )
-            _train_all(task, programs, stop, writer, timeline)
+            _train_all(task, programs, stop, writer)
     except Diverged as outcome:
         writer.end(State.diverged, str(outcome))
     except Preempted:
@@ -109,16 +123,14 @@ def _wait_for_memory(writer: RunWriter, stop: Event) -> None:
         raise Preempted
 
 
-def _train_all(
-    task: PreparedRun, programs: RunPrograms, stop: Event, writer: RunWriter, timeline: Timeline | None
-) -> None:
+def _train_all(task: PreparedRun, programs: RunPrograms, stop: Event, writer: RunWriter) -> None:
     """Train the run and its branches up to the training target."""
     target = broadcast_from_primary(lambda: read_target(task.run))
     branches = [branch for branch in branch_segments(task.config) if branch.share <= target]
     _train_main(task, programs, stop, writer, branches[-1].first if target < END else None)
     for segment in branches:
         writer.heartbeat("branch")
-        _train_branch(task, programs, stop, segment, timeline)
+        _train_branch(task, programs, stop, segment, writer)
     if target < END:
         writer.end(State.waiting, f"at its interim look at {target:.0%} of the tokens")
     else:
@@ -137,7 +149,9 @@ def _train_main(
     _record_environment(task.run, programs, start.step if start else 0)
     if start is None:
         parent = task.provenance.facts.base
-        state = programs.init_state(load_parent_weights(parent, programs) if parent else None)
+        with opaque("reads the parent's weights") if parent else nullcontext():
+            weights = load_parent_weights(parent, programs) if parent else None
+        state = programs.init_state(weights)
         stream = StreamHash.of_run(main_segment(task.config).last * task.config.scale.batch)
         start = Progress(0, state, "", 0.0, stream=stream)
     profiler = StepProfiler(task.config.profile, writer, start.step)
@@ -156,7 +170,7 @@ def _train_main(
 
 
 def _train_branch(
-    task: PreparedRun, programs: RunPrograms, stop: Event, segment: Segment, timeline: Timeline | None
+    task: PreparedRun, programs: RunPrograms, stop: Event, segment: Segment, parent: RunWriter
 ) -> None:
     """Train a branch, which starts from a checkpoint of its parent, on its parent's devices."""
     run = task.run.branch(segment.share)
@@ -166,7 +180,7 @@ def _train_branch(
         _prepare_branch_dir(task, programs, segment, run)
     attempt = read_status(run).attempt + 1
     writer_class = RunWriter if is_primary() else NullWriter
-    writer = writer_class(run, segment.last, segment.first, attempt, timeline, segment.share)
+    writer = writer_class(run, segment.last, segment.first, attempt, parent.timeline, segment.share, parent)
     try:
         run_io = _make_run_io(task, run, writer, stop)
         start = _resume(run, programs, run_io) or _restore_fork(task.run, programs, segment.first)
@@ -236,7 +250,8 @@ def _resume(
 def _try_restore(run: RunDir, programs: RunPrograms, step: int) -> tuple[Progress | None, str | None]:
     """Return the state at a step, or None and why it cannot be restored."""
     try:
-        return _restore(run, programs, step), None
+        with opaque(f"restores step {step}"):
+            return _restore(run, programs, step), None
     except RestoreError as error:
         return None, str(error)
 

@@ -159,7 +159,9 @@ def _train_runs(
     for task in tasks:
         block = f"{task.config.scale.name}/seed{task.config.seed}"  # adjacent runs of a block start together
         runs.append(ScheduledRun(task.run, block, task.config.mesh.devices))
-    trainer = _RunTrainer(dict(zip(runs, tasks, strict=True)), devices, SharedReaders(), MemoryBudget())
+    trainer = _RunTrainer(
+        dict(zip(runs, tasks, strict=True)), devices, SharedReaders(), MemoryBudget(), options.opaque_seconds
+    )
     write = write_idle_status if is_primary else lambda *_: None
     return RunScheduler(runs, len(devices), trainer.train, options, stop, write).run_all(tasks[0].started_at)
 
@@ -172,9 +174,19 @@ class _RunTrainer:
     devices: Sequence[Device]
     readers: SharedReaders
     memory_budget: MemoryBudget
+    opaque_seconds: float
 
     def train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
         """Make one attempt at a run on its devices. Return the end state, as written to disk."""
+        from harness.core.progress.report import reports_to
+        from harness.parallel.processes.agreement import is_primary
+        from harness.worker.scheduler import IdleHeartbeat
+
+        beat = IdleHeartbeat(run.run).beat if is_primary() else lambda _: None
+        with reports_to(beat, self.opaque_seconds):
+            return self._train(run, allocation)
+
+    def _train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
         from harness.data.open_data import check_same_content
         from harness.parallel.processes.agreement import is_primary
         from harness.training.parent_checkpoint import rebuild_model

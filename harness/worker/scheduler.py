@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import queue
 import sys
 import threading
@@ -17,6 +18,7 @@ from threading import Event
 
 from harness.config.worker_options import WorkerOptions
 from harness.core.device_pool import DevicePool
+from harness.core.progress.report import BEAT_SECONDS
 from harness.records.paths import RunDir
 from harness.records.run.failure_count import FailureCount
 from harness.records.run.status import ProcessInfo, State, read_status, write_status
@@ -197,9 +199,31 @@ def _stopped_within(seconds: float, stop: Event) -> bool:
     return stop.is_set()
 
 
+class IdleHeartbeat:
+    """Heartbeat of a run whose data are opened, before it has a RunWriter."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._last_write = run, -math.inf
+
+    def beat(self, activity: str) -> None:
+        """Write that the run does something, at most twice a second. A full disk stops no run here."""
+        if time.monotonic() - self._last_write > BEAT_SECONDS / 2:
+            status = read_status(self._run)
+            status = dataclasses.replace(status, activity=activity, progress=status.progress + 1)
+            with contextlib.suppress(OSError):
+                write_status(self._run, status)
+            self._last_write = time.monotonic()
+
+
 def write_idle_status(run: RunDir, state: State, message: str) -> None:
     """Write the status between attempts, when no RunWriter is active; print it if the disk is full."""
-    changes = {"state": state, "phase": "open", "message": message, "writer": ProcessInfo.current()}
+    changes = {
+        "state": state,
+        "phase": "open",
+        "activity": "",
+        "message": message,
+        "writer": ProcessInfo.current(),
+    }
     status = dataclasses.replace(read_status(run), **changes)
     try:
         write_status(run, status)

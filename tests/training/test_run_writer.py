@@ -51,3 +51,18 @@ def test_a_run_that_is_opened_again_has_the_tokens_and_the_loss_of_its_curve(tmp
     journal.end(State.finished)
     status = read_status(run)
     assert (status.step, status.tokens, status.loss) == (2, 20, 0.5)
+
+
+def test_a_run_lives_while_its_branch_trains_and_within_a_phase(tmp_path):
+    run = RunDir(tmp_path)
+    journal, branch = RunWriter(run, 10, 0, 1), run.branch(0.5)
+    of_branch = RunWriter(branch, 5, 4, 1, None, 0.5, journal)
+    signs = []
+    for step in range(5):
+        of_branch.heartbeat("train", step=step)
+        signs.append((journal.status.progress, journal.status.activity))
+    assert signs == [(step + 1, f"branch 50%: step {step} of 5") for step in range(5)]
+    journal.report("reads weights, 3%")
+    assert (journal.status.progress, journal.status.activity) == (6, "reads weights, 3%")
+    journal.heartbeat("train")
+    assert journal.status.activity == ""

@@ -39,7 +39,7 @@ def draw_frame(progress: SweepProgress, width: int | None, height: int | None) -
     parts = [_summary_line(progress), _own_line(bar)]
     if running:
         rows = Table(table.columns, table.rows[:lines])
-        parts += [Group(*table_lines(rows, width)), _own_line("")]
+        parts += [Group(*table_lines(rows, width)), *_activity_lines(running[:lines]), _own_line("")]
     parts += [_more_line(len(progress.running) - len(running), "running"), *map(_failure_line, failures)]
     parts += [_more_line(len(progress.failures) - len(failures), "with a failure"), *_queue_lines(progress)]
     used = progress.utilisation
@@ -87,6 +87,12 @@ def _run_row(run: RunProgress) -> tuple[str, ...]:
         format_clock(left) if left is not None else MISSING,
         MISSING if share is None else f"{share:.1%}",
     )  # fmt: skip
+
+
+def _activity_lines(runs: Sequence[RunProgress]) -> list[Text]:
+    """Build a line for each run in a long phase, with what it does and how far it is."""
+    named = [run for run in runs if run.status.activity][:MAX_NAMED]
+    return [Text(plain_text(f"{run.name}: {run.status.activity}"), style="dim") for run in named]
 
 
 def _failure_line(run: RunProgress) -> Text:

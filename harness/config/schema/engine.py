@@ -100,6 +100,9 @@ class EngineConfig:
     """Seconds to wait after the first failure; doubled by each further one."""
     stall_seconds: float = 300.0
     """Seconds without progress after which a worker is killed and its runs are restarted."""
+    opaque_seconds: float = 3600.0
+    """Seconds that a phase may take which cannot report progress: a compile, a restore, the end of a save.
+    From then on it counts as one without progress."""
     on_failure: OnFailure = OnFailure["continue"]
     """Extent of a permanent failure: continue, stop_block or stop_all."""
 

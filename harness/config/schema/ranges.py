@@ -61,6 +61,7 @@ _KEYS: Mapping[Range, str] = {
         cluster.kinds.*.memory_gib cluster.kinds.*.memory_gb_s cluster.kinds.*.peak_tflops.*
         cluster.kinds.*.scale_up_gb_s cluster.kinds.*.scale_out_gb_s cluster.kinds.*.watts
         cluster.kinds.*.mtbf_device_years cluster.site_megawatts cluster.checkpoint_gb_s engine.stall_seconds
+        engine.opaque_seconds
         """,
     SHARE: "data.stages.*.start data.label_dropout schedule.warmup schedule.cooldown schedule.floor",
     INNER_SHARE: "data.holdout schedule.branches.* rule.alpha",

@@ -13,6 +13,7 @@ from typing import Any
 from harness.core.atomic_files import file_sha256
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
+from harness.core.progress.report import report
 from harness.data.text.documents import suffix_of
 from harness.data.text.sources import Source, is_heldout
 
@@ -94,6 +95,7 @@ def _measure(source: Source, holdout: float, split: Split) -> SourceSizes:
 def _count(source: Source, holdout: float, split: Split) -> dict[str, dict[str, int]]:
     counts = {True: [0, 0], False: [0, 0]}
     for document in source.documents():
+        report(f"reading {source.name}")
         for held_out, text in divide(document, holdout, split):
             counts[held_out][0] += 1
             counts[held_out][1] += len(text.encode())

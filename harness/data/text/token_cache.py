@@ -8,12 +8,11 @@ its lock.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +21,22 @@ import numpy as np
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.cache.cache_entries import DAMAGED, CacheEntry, print_note
 from harness.core.errors import UserError
-from harness.core.file_locks import lock_file
 from harness.core.hashing import hash_json
+from harness.core.number_format import format_si
+from harness.core.progress.report import report
+from harness.core.progress.waiting import hold_lock
 from harness.data.text.codec import Codec
 from harness.data.text.source_sizes import Split, content_hash, divide
 from harness.data.text.sources import Source
 
 SPLITS = ("train", "heldout")
+WAY_OUT = "choose another cache with AB_HARNESS_CACHE=FOLDER"
 ENCODE_CHARACTERS = 1_000_000
 """Characters encoded at a time: enough for the tokenizer's threads, with little memory."""
+
+
+CHECK_BYTES = 2**24
+"""Bytes of an entry that are checked at a time."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ def open_tokens(source: Source, codec: Codec, holdout: float, split: Split = Spl
     """Open the cached tokens of a source, building them first if needed. Raises UserError for bad text."""
     key = _key(source, codec, holdout, split)
     folder = cache_dir("tokens") / key
-    with _lock(folder.with_suffix(".lock")):
+    purpose = f"tokenises {source.name}"
+    with hold_lock(folder.with_suffix(".lock"), purpose, WAY_OUT):
         if not _is_intact(folder):
             _build(folder, source, codec, holdout, split)
     return Tokens(key, *(_open_array(folder / f"{side}.bin", codec.dtype) for side in SPLITS))
@@ -62,10 +69,13 @@ def _build(folder: Path, source: Source, codec: Codec, holdout: float, split: Sp
     draft = folder.with_suffix(".building")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
+    characters = 0
     with ExitStack() as stack:
         files = [stack.enter_context((draft / f"{split}.bin").open("wb")) for split in SPLITS]
         for batch in _text_batches(source, holdout, split):
             encoded = codec.encode([text for _, text in batch])
+            characters += sum(len(text) for _, text in batch)
+            report(f"tokenising {source.name}, {format_si(characters)}characters so far")
             for (held_out, _), tokens in zip(batch, encoded, strict=True):
                 ended_tokens = np.append(tokens, codec.dtype.type(codec.end_token))
                 files[held_out].write(ended_tokens.data)
@@ -114,20 +124,17 @@ def _is_intact(folder: Path) -> bool:
 def _checksums(folder: Path) -> dict[str, dict[str, int]]:
     """Return size and CRC-32 of both splits."""
     content = {f"{split}.bin": _open_array(folder / f"{split}.bin", np.dtype(np.uint8)) for split in SPLITS}
-    return {name: {"size": len(array), "crc32": zlib.crc32(array.data)} for name, array in content.items()}
+    return {name: {"size": len(array), "crc32": _crc32(array, name)} for name, array in content.items()}
+
+
+def _crc32(array: np.ndarray, name: str) -> int:
+    crc = 0
+    for start in range(0, len(array), CHECK_BYTES):
+        crc = zlib.crc32(array[start : start + CHECK_BYTES].data, crc)
+        report(f"checking {name}", start + CHECK_BYTES, len(array))
+    return crc
 
 
 def _open_array(file: Path, dtype: np.dtype) -> np.ndarray:
     """Map a file as an array; an empty file cannot be mapped."""
     return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    way_out = "choose another cache with AB_HARNESS_CACHE=FOLDER"
-    with path.open("w") as file:
-        lock_file(file.fileno(), fcntl.LOCK_EX, path.parent, way_out)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile holds the file open

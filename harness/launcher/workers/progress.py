@@ -17,6 +17,8 @@ from harness.records.run.pace import Pace
 from harness.records.run.status import Status, read_status
 
 SECONDS_BETWEEN_LINES = 10.0
+MAX_ACTIVITIES = 2
+"""Number of runs in a long phase that a line names."""
 BAR_WIDTH, MIN_BAR_WIDTH, ROOM_FOR_DETAIL = 24, 4, 38
 """Columns of a progress bar, at most and at least, and of everything at its right."""
 
@@ -77,10 +79,13 @@ class LineDisplay:
         if now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
+        statuses = {run.name: read_status(run.dir) for run in active}
         for run in active:
-            self._pace.update(run, read_status(run.dir))
+            self._pace.update(run, statuses[run.name])
         runs = f"{len(active)} run{'s' * (len(active) != 1)} at work"
-        self.note(", ".join(filter(None, [f"{self._pace.share:4.0%} done", runs, self._pace.text])))
+        activities = [f"{name} {status.activity}" for name, status in statuses.items() if status.activity]
+        parts = [f"{self._pace.share:4.0%} done", runs, self._pace.text, *activities[:MAX_ACTIVITIES]]
+        self.note(", ".join(filter(None, parts)))
 
     def finished(self, run: Run, status: Status) -> None:
         """Print how a run ended, with its number among the finished."""
@@ -125,6 +130,7 @@ class BarDisplay:
             if run.name not in self._bars:
                 self._bars[run.name] = self._progress.add_task(run.name, total=run.facts.steps, detail="")
             detail = f"loss {status.loss:.3f}" if status.loss is not None else status.phase
+            detail = printable(status.activity) or detail
             self._progress.update(self._bars[run.name], completed=status.step, detail=detail)
         self._progress.update(self._sweep_bar, completed=self._pace.share, detail=self._pace.text)
 

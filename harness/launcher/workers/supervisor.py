@@ -314,6 +314,7 @@ def worker_options(settings: EngineConfig, failures: int = 0, devices: int = 0) 
         attempts=max(1, settings.attempts - failures),
         backoff_seconds=settings.backoff_seconds,
         stall_seconds=settings.stall_seconds,
+        opaque_seconds=settings.opaque_seconds,
         on_failure=settings.on_failure.value,
         devices=devices,
     )

@@ -18,6 +18,7 @@ from typing import Any
 from harness.core import atomic_files
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
+from harness.core.progress.report import report
 
 Files = dict[str, list]
 """Relative path -> [size in bytes, sha256], as in a manifest."""
@@ -37,7 +38,11 @@ def _hash(path: Path) -> list[Any]:
 def _map(function: Any, names: Sequence[str]) -> list[Any]:
     """Apply a function to each file. Hashing releases Python's lock, so threads share the work."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(function, names))
+        results = []
+        for name, result in zip(names, pool.map(function, names), strict=True):
+            report(f"reads {name}", len(results), len(names))
+            results.append(result)
+    return results
 
 
 def hash_new_files(folder: Path) -> Files:

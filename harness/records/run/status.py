@@ -79,8 +79,10 @@ class Status:
     tokens: int = 0
     phase: str = ""
     """Phase: open, compile, memory (waiting for it), train, evaluate, save, branch, end."""
+    activity: str = ""
+    """Text of what a long phase does now, and how far it is; empty while steps are trained."""
     progress: int = 0
-    """Counter of heartbeats of the training loop."""
+    """Counter of heartbeats: steps, and pieces of work of long phases."""
     attempt: int = 0
     loss: float | None = None
     tokens_per_second: float | None = None

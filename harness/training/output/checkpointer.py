@@ -16,6 +16,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 from harness.config.schema.run import CheckpointConfig
 from harness.core.atomic_files import CorruptFile
 from harness.core.errors import UserError
+from harness.core.progress.report import opaque
 from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest
@@ -195,7 +196,8 @@ class Checkpointer:
         """Block until the last save is on disk. Raises its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with opaque("waits for the end of a save"):
+                pending.result()
 
     def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
         folder = self._run.checkpoint(manifest.step)

@@ -29,8 +29,10 @@ class RunWriter:
         attempt: int,
         timeline: Timeline | None = None,
         share: float = 1.0,
+        parent: RunWriter | None = None,
     ):
-        self.run, self.timeline, self._share = run, timeline, share
+        """`parent`: writer of the run whose branch this is. It alone is watched, so it reports the branch."""
+        self.run, self.timeline, self._share, self._parent = run, timeline, share, parent
         self._rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in metrics.SCHEMAS}
         self._written_step = step
         self._status = Status(step=step, steps=steps, attempt=attempt, writer=ProcessInfo.current())
@@ -57,9 +59,23 @@ class RunWriter:
     def heartbeat(self, phase: str, **changes: Any) -> None:
         """Update the heartbeat: at once when the phase changes, otherwise at most twice a second."""
         new_phase = phase != self._status.phase
-        self.update_status(state=State.running, phase=phase, progress=self._status.progress + 1, **changes)
+        self.update_status(state=State.running, phase=phase, activity="", **changes)
         self.set_phase(phase)
-        if new_phase or time.monotonic() - self._last_write > HEARTBEAT_SECONDS:
+        self._beat(new_phase)
+        if self._parent:
+            self._parent.report(f"branch {self._share:.0%}: step {self._status.step} of {self._status.steps}")
+
+    def report(self, activity: str) -> None:
+        """Update the heartbeat within a phase, with what it does and how far it is (core.progress)."""
+        self.update_status(activity=activity)
+        self._beat(False)
+        if self._parent:
+            self._parent.report(f"branch {self._share:.0%}: {activity}")
+
+    def _beat(self, at_once: bool) -> None:
+        """Count a sign of life, and write it at once or at most twice a second."""
+        self.update_status(progress=self._status.progress + 1)
+        if at_once or time.monotonic() - self._last_write > HEARTBEAT_SECONDS:
             self._write()
 
     def set_phase(self, phase: str) -> None:
@@ -75,7 +91,9 @@ class RunWriter:
     def end(self, state: State, message: str = "") -> None:
         """Write the end state and log it; on a full disk print it to the worker's stderr."""
         message = "; ".join([*filter(None, [message]), *self._notes])
-        self._status = dataclasses.replace(self._status, state=state, phase="end", message=message)
+        self._status = dataclasses.replace(
+            self._status, state=state, phase="end", activity="", message=message
+        )
         if self._share == 1.0:
             self.set_phase(END)
         text = f"{state.value} at step {self._status.step}{': ' if message else ''}{message}"

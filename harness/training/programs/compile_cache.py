@@ -8,19 +8,21 @@ is stored in XLA's own format, as an entry of the cache, and loaded onto the dev
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.cache.cache_entries import CacheEntry, Note, print_note
-from harness.core.file_locks import lock_file
+from harness.core.file_locks import host_dir
+from harness.core.progress.report import opaque, report
+from harness.core.progress.waiting import hold_lock
 from harness.parallel.processes.agreement import to_host
 from harness.training.programs.stored_executable import (
     Device,
@@ -68,21 +70,29 @@ def compile_or_load(
     """Load a program for these devices (in mesh order) from the cache, or compile and store it.
 
     With `cached=False` the cache is neither read nor written. `note` receives a sentence about a damaged
-    entry. A host compiles one program at a time: parallel compilations have aborted processes on an
-    overloaded CPU. Raises UserError if the cache folder cannot be used.
+    entry. Raises UserError if the cache folder cannot be used.
     """
-    entry = program.entry(devices)
+    with opaque(f"reads the program {program.name}"):
+        entry = program.entry(devices)
     if cached and (from_cache := _load(program, entry, devices, note)) is not None:
         return from_cache
-    folder = cache_dir(KIND)
-    with (folder / "compile.lock").open("a") as file:
-        lock_file(file.fileno(), fcntl.LOCK_EX, folder, "choose another cache with AB_HARNESS_CACHE=FOLDER")
+    cache_dir(KIND)  # raises before the compile
+    with hold_lock(_compile_lock(entry, devices), f"compiles {program.name}", "set another TMPDIR"):
         if cached and (from_cache := _load(program, entry, devices, note)) is not None:
             return from_cache
-        compiled = compile_lowered(program.lowered, devices)
+        with opaque(f"compiles the program {program.name}"):
+            compiled = compile_lowered(program.lowered, devices)
         if cached and (content := executable_bytes(compiled)) is not None:
             entry.write(content)
     return compiled
+
+
+def _compile_lock(entry: CacheEntry, devices: Sequence[Device]) -> Path:
+    """Return the lock of a compile. A host compiles one program at a time for its CPU: parallel compiles have
+    aborted processes on an overloaded one. For accelerators each program has a lock of its own. Either lies
+    on this host: a lock in a shared home would let a whole cluster compile one program at a time."""
+    on_cpu = devices[0].platform == "cpu"
+    return host_dir() / ("compile.lock" if on_cpu else f"compile-{entry.path.stem}.lock")
 
 
 def _load(
@@ -106,4 +116,5 @@ def bounded_results(dispatched: Iterable[jax.Array]) -> Iterator[np.ndarray]:
         pending.append(array)
         if len(pending) == MAX_IN_FLIGHT:
             yield to_host(pending.popleft())
+            report("evaluates")
     yield from map(to_host, pending)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config.schema.run import Config
 from harness.core.cache.cache_entries import print_note
+from harness.core.progress.report import opaque, report
 from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
@@ -68,7 +69,8 @@ class RunPrograms:
         all others are drawn by path and seed."""
         shardings, weights = self._specs.param_shardings, weights or {}
         to_draw = {path: sharding for path, sharding in shardings.items() if path not in weights}
-        drawn_params = draw_params(self.trainable_model, self.config.seed, to_draw)
+        progress = functools.partial(report, "draws parameters", total=1.0)
+        drawn_params = draw_params(self.trainable_model, self.config.seed, to_draw, progress)
         params = {path: (weights | drawn_params)[path] for path in shardings}
         trainable, _ = split_trainable(params, self.trainable_model.trainable_paths)
         return TrainState(params, self._program_init(trainable))
@@ -144,7 +146,9 @@ class RunPrograms:
         return self._compile("sample")
 
     def _compile(self, name: str) -> Program:
-        return compile_or_load(self._lowered(name), self.devices, cached=self.cached, note=self.note)
+        with opaque(f"traces the program {name}"):
+            lowered = self._lowered(name)
+        return compile_or_load(lowered, self.devices, cached=self.cached, note=self.note)
 
     def _lowered(self, name: str) -> LoweredProgram:
         specs = ProgramSpecs(self.config, self.model, abstract_mesh(self.config.mesh))

@@ -42,18 +42,18 @@ class HostDevices:
     def __len__(self) -> int:
         return len(self.names)
 
-    def check_width(self, devices: int, what: str) -> None:
-        """Raise UserError if no range of `devices` devices exists here. `what`: the worker that needs it."""
+    def check_width(self, devices: int, worker: str) -> None:
+        """Raise UserError if no range of `devices` devices exists here. `worker`: its name."""
         if devices > len(self):
             raise UserError(
-                f"{what} needs {devices} {self.platform} devices side by side, but this host shows "
+                f"{worker} needs {devices} {self.platform} devices side by side, but this host shows "
                 f"{len(self)} ({self.origin}). Use a smaller mesh, or engine.isolation=run for one variant "
                 "at a time."
             )
         if self.platform == "tpu" and devices not in TPU_BOUNDS and devices != len(self):
             raise UserError(
-                f"{what} needs {devices} chips, but processes share a TPU host in parts of 1, 2, 4 or 8. Use "
-                "such a mesh, or engine.isolation=all for one process with all chips."
+                f"{worker} needs {devices} chips, but processes share a TPU host in parts of 1, 2, 4 or 8. "
+                "Use such a mesh, or engine.isolation=all for one process with all chips."
             )
 
     def range_for(self, devices: int, busy: Collection[str]) -> tuple[str, ...] | None:
@@ -83,10 +83,10 @@ def find_devices(platform: str, environ: Mapping[str, str] = os.environ) -> Host
     """Return the accelerators that the shell lets this command use, else all of this host. Raises UserError
     for an unknown platform, or if there are none."""
     if platform not in VARIABLES:
-        known = ", ".join(VARIABLES)
+        platforms = ", ".join(VARIABLES)
         raise UserError(
-            f"cluster.platform={platform}: local workers can divide the devices of {known}, but not of this "
-            "platform. Give one worker all of them with engine.isolation=all."
+            f"cluster.platform={platform}: local workers can divide the devices of {platforms}, but not "
+            "of this platform. Give one worker all of them with engine.isolation=all."
         )
     variable = VARIABLES[platform]
     names = _named(platform, environ)

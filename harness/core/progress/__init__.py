@@ -1,0 +1,1 @@
+"""Progress of long phases, and of waiting for another process."""
