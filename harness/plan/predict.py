@@ -136,7 +136,8 @@ def uncalibrated_cost(row: PublishedRun) -> tuple[EvaluatedLayout, LayoutChoice 
     if row.layout is not None:
         grid = LayoutGrid.from_layouts([row.layout])
         seconds = step_terms(row.model, grid, row.chip, row.links)
-        return evaluated_layout(grid, seconds, device_memory(row.model, grid), 0), None
+        limit = MEMORY_LIMIT * row.chip.memory
+        return evaluated_layout(grid, seconds, device_memory(row.model, grid), 0, limit), None
     choice = search_layouts(row.model, row.chips, row.chip, row.links)
     best = choice.best
     if not row.is_published:
@@ -178,20 +179,22 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
         mfu=step.rate_of(model.step_flops / (peak * num_devices)),
         days=days,
         choice=choice,
-        notes=_notes(row, num_devices, sources),
+        notes=_notes(row, num_devices, sources, "copy" in best.memory),
     )
 
 
 def _memory_estimate(part: str, value: float) -> PlanEstimate:
-    if part in ("weights", "optimizer", "gradients"):
+    if part in ("weights", "optimizer", "gradients", "copy"):
         return PlanEstimate.exact(value)
     return PlanEstimate.within(value, MEMORY_UNCERTAINTY, EvidenceKind.analytic)
 
 
-def _notes(row: PublishedRun, num_devices: int, sources: Sequence[str]) -> tuple[str, ...]:
+def _notes(row: PublishedRun, num_devices: int, sources: Sequence[str], has_copy: bool) -> tuple[str, ...]:
     notes = [f"{key}: not given, assumed" for key in row.assumed_columns]
     notes += row.remembered_notes
     if num_devices < row.chips:
         notes.append(f"{row.chips - num_devices} of {row.chips} devices stay idle: no layout divides them")
+    if not has_copy and not row.is_published:
+        notes.append("training waits while the state is saved: a device has no room for a copy of it")
     width = "; ".join(f"{doubt} {uncertainty.UNCERTAINTY[doubt]:.2f}" for doubt in sources)
     return (*notes, f"interval widened (sd in ln) for {width}") if sources else tuple(notes)

@@ -68,7 +68,7 @@ def room(free, limit=None, patience=60.0):
 
 def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(run, tmp_path):
     tight = prepare(tmp_path)
-    need = memory_need(lane(tight)).without_copy()
+    need = memory_need(lane(tight)).within(0)
     state = train_run(assignment(tight), lane(tight), threading.Event(), room(need.total - 1))
     message = read_status(tight).message
     assert state is State.refused
@@ -100,7 +100,7 @@ def test_a_real_device_is_asked_for_its_own_limit(run):
     fake: Any = SimpleNamespace(
         prepare=here.prepare, config=here.config, devices=[device], local_devices=[device]
     )
-    limit = need.without_copy().per_device - 1
+    limit = need.within(0).per_device - 1
     with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
         pass
     for size, copy in ((limit + 1, 0), (need.per_device - 1, 0), (need.per_device, need.copy)):
@@ -153,7 +153,7 @@ def test_what_others_hold_is_waited_for_a_while_and_left_when_told_to(run, tmp_p
     need = memory_need(lane(run))
     with pytest.raises(UserError, match="needs"), room(0, need.total, 0.0).reserve(lane(run), lambda: None):
         pass
-    lean = need.without_copy()
+    lean = need.within(0)
     with room(lean.total, need.total, 0.0).reserve(lane(run), lambda: None) as reserved:
         assert reserved == lean
     stop = threading.Event()

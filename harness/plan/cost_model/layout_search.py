@@ -14,6 +14,7 @@ from harness.plan.cost_model.layouts import AXES, REMAT_CODES, Layout, LayoutGri
 from harness.plan.cost_model.memory import MEMORY_LIMIT, DeviceMemory, device_memory
 from harness.plan.cost_model.model_size import ModelShape
 from harness.plan.cost_model.roofline import StepTerms, step_terms
+from harness.records.run.save_copy import save_copy_bytes
 
 RUNNERS_UP = 5
 """Number of runners-up that the search returns."""
@@ -82,7 +83,7 @@ def search_layouts(
         )
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
-    best = evaluated_layout(layouts, seconds, memory, int(fitting[0]))
+    best = evaluated_layout(layouts, seconds, memory, int(fitting[0]), limit_bytes)
     runners_up = _distinct_layouts(layouts, fitting[1:], fitting[0], RUNNERS_UP)
     faster = order[~fits[order] & (seconds.total[order] < best.seconds)]
     too_large = _distinct_layouts(layouts, faster, fitting[0], REJECTED)
@@ -90,7 +91,7 @@ def search_layouts(
     rejected = [row for row in (*too_large, *without_axis) if row not in runners_up]
 
     def with_reason(row: int) -> EvaluatedLayout:
-        layout = evaluated_layout(layouts, seconds, memory, row)
+        layout = evaluated_layout(layouts, seconds, memory, row, limit_bytes)
         return dataclasses.replace(layout, why=_rejection_reason(layout, best, limit_bytes))
 
     near = seconds.total[fitting]
@@ -107,13 +108,19 @@ def _least_remat(model: ModelShape, layouts: LayoutGrid, limit: float) -> Layout
     return layouts.with_remat(codes)
 
 
-def evaluated_layout(grid: LayoutGrid, seconds: StepTerms, memory: DeviceMemory, row: int) -> EvaluatedLayout:
-    """Return one row of a grid with its seconds and bytes."""
+def evaluated_layout(
+    grid: LayoutGrid, seconds: StepTerms, memory: DeviceMemory, row: int, limit: float
+) -> EvaluatedLayout:
+    """Return one row of a grid with its seconds and bytes. Where `limit` bytes have room for it, the copy of
+    the state that is saved is a part of the memory, as in training."""
 
     def parts(columns: StepTerms | DeviceMemory) -> dict[str, float]:
         return {field.name: float(getattr(columns, field.name)[row]) for field in dataclasses.fields(columns)}
 
-    return EvaluatedLayout(grid.layout_at(row), float(seconds.total[row]), parts(memory), parts(seconds))
+    size = parts(memory)
+    copy = save_copy_bytes(size["weights"] + size["optimizer"], sum(size.values()), limit)
+    size |= {"copy": copy} if copy else {}
+    return EvaluatedLayout(grid.layout_at(row), float(seconds.total[row]), size, parts(seconds))
 
 
 def _distinct_layouts(layouts: LayoutGrid, rows: np.ndarray, best: int, count: int) -> list[int]:

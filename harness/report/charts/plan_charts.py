@@ -15,7 +15,7 @@ from harness.report.charts.marks import WIDTH, inline_csv
 from harness.report.charts.theme import PARTS
 from harness.report.frames.saved_plan import PlanRow, SavedPlan
 
-MEMORY_PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits")
+MEMORY_PARTS = ("weights", "optimizer", "gradients", "activations", "gathered", "logits", "copy")
 """Parts of a device's memory, in the order of the stack and of the theme's colours of parts."""
 MAX_RUNS = 40
 """Number of runs that are drawn, at most."""

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
 from harness.core.number_format import format_bytes
+from harness.records.run.save_copy import save_copy_bytes
 from harness.training.programs.run_programs import RunPrograms
 
 WAIT_SECONDS = 300.0
@@ -50,9 +51,9 @@ class MemoryNeed:
         """Bytes on all devices of this process."""
         return self.per_device * self.devices
 
-    def without_copy(self) -> MemoryNeed:
-        """Return the need of a run that saves its state itself, while training waits."""
-        return replace(self, copy=0)
+    def within(self, limit: float) -> MemoryNeed:
+        """Return the need with a copy of the state only if `limit` bytes per device have room for one."""
+        return replace(self, copy=int(save_copy_bytes(self.copy, self.state + self.scratch, limit)))
 
     def message(self, available: float, source: str, suggestion: str = "") -> str:
         """Return why the run does not fit into `available` bytes per device, and what to change."""
@@ -107,7 +108,7 @@ class MemoryBudget:
         device_stats = [device.memory_stats() for device in programs.local_devices]
         limits = [stats["bytes_limit"] for stats in device_stats if stats]
         if limits:
-            need = need if need.per_device <= min(limits) else need.without_copy()
+            need = need.within(min(limits))
             if need.per_device > min(limits):
                 ways = f"mesh.fsdp={2 * programs.config.mesh.fsdp}, "
                 raise UserError(need.message(min(limits), programs.devices[0].device_kind, ways))
@@ -128,7 +129,7 @@ class MemoryBudget:
                 if not self._reserved:
                     start = start or time.monotonic()
                     if self._is_hopeless(need, seconds := time.monotonic() - start):
-                        need = need.without_copy()
+                        need = need.within(self._free / need.devices)
                         if self._is_hopeless(need, seconds) and not self._fits(need.total):
                             self._refuse(need)
                         continue
