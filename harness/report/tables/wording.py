@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import RunState
 from harness.compare.results.verdict_types import Decision, Here, Ladder
-from harness.compare.stats.estimates import Direction, Effect, Estimand, Multiplier, Projection, SlopeAxis
+from harness.compare.stats.estimates import (
+    Direction,
+    Effect,
+    Estimand,
+    Multiplier,
+    Projection,
+    SlopeAxis,
+    Trend,
+)
 from harness.compare.stats.observed_power import MAX_SEEDS, ObservedPower
 from harness.compare.verdict.verdict_text import (
     MULTIPLIED,
@@ -211,11 +219,7 @@ def ladder_lines(ladder: Ladder) -> list[str]:
     if ladder.k_compute and ladder.k_compute.k is not None:
         lines.append(f"Along the ladder, in compute: k = {format_multiplier(ladder.k_compute)}.")
     if trend := ladder.trend:
-        gamma = f"{trend.gamma:+.3f} [{trend.low:+.3f}, {trend.high:+.3f}]"
-        lines.append(
-            f"{DIRECTION_TEXT[trend.direction]} ({trend.direction.value}; "
-            f"ln k by {gamma} per e-fold of compute, {trend.scales} scales)."
-        )
+        lines.append(_trend_text(trend))
     if ladder.projection:
         lines.append(_projection_text(ladder.projection))
     test = ladder.here.equivalence if ladder.here else None
@@ -240,6 +244,16 @@ def across_scales_line(ladder: Ladder) -> str:
         f"Over {sample.scales} scales of one seed each: k = {k}{cost}, above 1 at {sample.positive} of them "
         f"(sign test {p}). Estimand: {sample.estimand}. It says nothing about other seeds and decides nothing"
         f"{', and holds only if the learning rate had decayed at all ends' if hot else ''}."
+    )
+
+
+def _trend_text(trend: Trend) -> str:
+    """Return how the difference changes with scale, and the slope of ln k itself: above zero, k rises."""
+    sign = math.copysign(1.0, trend.slope * trend.gamma)
+    low, high = sorted((sign * trend.low, sign * trend.high))
+    return (
+        f"{DIRECTION_TEXT[trend.direction]} ({trend.direction.value}; ln k moves by {trend.slope:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}] per e-fold of compute, {trend.scales} scales)."
     )
 
 
