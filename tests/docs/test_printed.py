@@ -117,9 +117,10 @@ def test_every_file_that_a_document_shows_has_a_name_or_is_python_to_try():
 
 def test_the_python_of_a_document_runs(checkout, monkeypatch):
     monkeypatch.chdir(checkout)
-    for _, file, text in shown_files():
+    names: dict[str, dict] = {}  # later parts of a document use what earlier ones made
+    for document, file, text in shown_files():
         if not file:
-            exec(compile(text, "a document", "exec"), {})
+            exec(compile(text, document, "exec"), names.setdefault(document, {}))
 
 
 SETTINGS = [
