@@ -52,7 +52,7 @@ SLOW = [pytest.param(tokens, marks=pytest.mark.slow) for tokens in (2**12, 2**18
 
 @pytest.mark.parametrize("tokens", [2**15, *SLOW])
 def test_every_gradient_is_within_2_percent(tokens):
-    """The embedding's scatter-add in bfloat16 lost 23 % at 262k tokens."""
+    """The embedding's within 1.2 %: a sum in bfloat16 was off by 1.9 % at 33k and 34 % at 262k tokens."""
     rows: Any = countable_tokens(tokens // LENGTH)
     wide, narrow = (model_of(dtype, len(rows)) for dtype in (Precision.float32, Precision.bfloat16))
     exact, gradient = (
@@ -61,7 +61,7 @@ def test_every_gradient_is_within_2_percent(tokens):
     )
     for path, array in exact.items():
         error = float(jnp.linalg.norm(gradient[path] - array) / jnp.linalg.norm(array))
-        assert error < 0.02, (path, error)
+        assert error < (0.012 if path == "embedding" else 0.02), (path, error)
 
 
 def rounded(rng, *shape):
