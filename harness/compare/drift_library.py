@@ -18,9 +18,9 @@ def read_drift(sweeps: Sequence[str], touches: Sequence[str]) -> Drift:
     question declares; ladders of another kind of question do not count. Raises UserError if there is no
     sweep, one is not finished, or fewer than MIN_LADDERS ladders of three scales count."""
     about_data = asks_about_data(touches)
-    seen = [ladder for path in sweeps for ladder in _seen_by_ladder(path, about_data)]
-    drift, names = pooled_drift(seen), ",".join(sweeps)
-    if drift is None and len(seen) >= MIN_LADDERS:
+    drifts = [drift for path in sweeps for drift in _drift_by_ladder(path, about_data)]
+    drift, names = pooled_drift(drifts), ",".join(sweeps)
+    if drift is None and len(drifts) >= MIN_LADDERS:
         raise UserError(
             f"rule.drift_from={names}: their ladders show no drift beyond their noise; leave it out for the "
             "default"
@@ -28,13 +28,13 @@ def read_drift(sweeps: Sequence[str], touches: Sequence[str]) -> Drift:
     if drift is None:
         kind = "a question about the data" if about_data else "a question that leaves the data alone"
         raise UserError(
-            f"rule.drift_from={names}: they hold {len(seen)} valid ladders of three scales for "
+            f"rule.drift_from={names}: they hold {len(drifts)} valid ladders of three scales for "
             f"{kind}, and {MIN_LADDERS} tell a drift; name more sweeps, or leave it out for the default"
         )
     return drift
 
 
-def _seen_by_ladder(path: str, about_data: bool) -> Iterator[SeenDrift]:
+def _drift_by_ladder(path: str, about_data: bool) -> Iterator[SeenDrift]:
     """Yield the drift of each valid ladder of a sweep, if it is of this kind. A positive control, known to be
     worse beforehand, says nothing of open questions."""
     try:

@@ -37,7 +37,7 @@ def arms(rng, treatments: int, n: int, effect: float = 0.0, noisy: float = 1.0) 
     return losses + 3.0
 
 
-def here(reps: int, treatments: int, n: int, effect=0.0, noisy=1.0, arm: int = 1, rng: int = 0) -> Rate:
+def at_largest(reps: int, treatments: int, n: int, effect=0.0, noisy=1.0, arm: int = 1, rng: int = 0) -> Rate:
     """Share of p < .05 for one arm: by the block where it carries it, otherwise by its own pairs."""
     random, hits = np.random.default_rng(rng), 0
     names = tuple(map(str, range(treatments + 1)))

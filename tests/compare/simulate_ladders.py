@@ -82,9 +82,9 @@ def pooled_coverage(reps: int, scales: int, scatter: float, *, bends: bool = Fal
 
 def draw(rng, x: np.ndarray, log_k: np.ndarray, scatter: float, bends: bool, n: int = 3) -> list[Multiplier]:
     """k_compute of each scale of one ladder."""
-    here, there = waves(rng, x, x + log_k) if bends else [rng.normal(size=x.size)] * 2
-    differences = curve(x + log_k) - curve(x) + scatter * (there - here)
-    means = curve(x) + scatter * here + RUN_SD / math.sqrt(n) * rng.normal(size=x.size)
+    around, there = waves(rng, x, x + log_k) if bends else [rng.normal(size=x.size)] * 2
+    differences = curve(x + log_k) - curve(x) + scatter * (there - around)
+    means = curve(x) + scatter * around + RUN_SD / math.sqrt(n) * rng.normal(size=x.size)
     fit = fit_ladder(np.exp(x), means, np.full(x.size, RUN_SD / math.sqrt(n)))
     assert fit is not None
     noise = RUN_SD * math.sqrt(2 * (1 - RHO)) * rng.normal(size=(x.size, n))

@@ -21,17 +21,17 @@ DECADE = math.log(10)
 
 @pytest.mark.parametrize(("treatments", "n"), [(2, 2), (2, 3), (6, 3), (20, 2)])
 def test_size_of_the_block(treatments, n):
-    assert simulate.here(1500, treatments, n).within(0.05)
+    assert simulate.at_largest(1500, treatments, n).within(0.05)
 
 
 @pytest.mark.parametrize(("noisy", "limit"), [(1.5, 0.07), (2.0, 0.09)])
 @pytest.mark.parametrize("treatments", [2, 3])
 def test_size_with_one_noisier_arm(noisy, limit, treatments):
-    assert simulate.here(1500, treatments, 3, noisy=noisy, arm=treatments).within(limit)
+    assert simulate.at_largest(1500, treatments, 3, noisy=noisy, arm=treatments).within(limit)
 
 
 def test_power_grows_with_the_treatments():
-    own, two, six = (simulate.here(600, treatments, 3, 0.003).value for treatments in (1, 2, 6))
+    own, two, six = (simulate.at_largest(600, treatments, 3, 0.003).value for treatments in (1, 2, 6))
     assert own + 0.05 < two < six
 
 

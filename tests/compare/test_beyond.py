@@ -128,5 +128,5 @@ def test_curves_that_cannot_be_used_say_why(tmp_path):
     with pytest.raises(UserError, match="no rows"):
         compare_curves([])
     (tmp_path / "empty.csv").write_text("")
-    with pytest.raises(UserError, match="not a CSV table"):
+    with pytest.raises(UserError, match="is empty"):
         compare_curves([tmp_path / "empty.csv"])

@@ -33,8 +33,8 @@ def test_sound_sweep_finds_the_truth(tmp_path):
     assert all(state.problem == "" for state in comparison.runs)
     assert "B_BETTER" in comparison.verdict
     assert ladder.settle == ""
-    assert ladder.here
-    assert (ladder.here.scale, ladder.here.delta) == ("m", comparison.rungs[-1].delta)
+    assert ladder.largest_scale
+    assert (ladder.largest_scale.scale, ladder.largest_scale.delta) == ("m", comparison.rungs[-1].delta)
 
 
 def test_json_is_stable_and_complete(tmp_path):
@@ -373,11 +373,11 @@ def test_five_percent_more_tokens_relabelled(tmp_path):
     """B := A with 5 % more tokens under A's label: ln 1.05 lies inside the interval of the largest scale."""
     recipe = Recipe(variants={"mha": 1.0, "hybrid": 1.05}, seeds=tuple(range(5)), with_steps=False, rng=11)
     (ladder,) = judged(tmp_path, recipe).ladder
-    assert ladder.here
-    assert ladder.here.k.log_low is not None
-    assert ladder.here.k.log_high is not None
-    assert ladder.here.k.log_low < math.log(1.05) < ladder.here.k.log_high
-    assert ladder.here.k.log_high - ladder.here.k.log_low < 0.02
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k.log_low is not None
+    assert ladder.largest_scale.k.log_high is not None
+    assert ladder.largest_scale.k.log_low < math.log(1.05) < ladder.largest_scale.k.log_high
+    assert ladder.largest_scale.k.log_high - ladder.largest_scale.k.log_low < 0.02
 
 
 def test_one_percent_fewer_tokens_is_found_at_the_slopes_size(tmp_path):

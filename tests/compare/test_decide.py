@@ -12,7 +12,7 @@ import scipy.stats
 from harness.compare.results.verdict_types import Decision
 from harness.compare.stats import paired_effects
 from harness.compare.verdict.decide import (
-    decide_here,
+    decide_largest_scale,
     decide_rung,
     next_step_for_rung,
     seeds_to_clear,
@@ -35,8 +35,8 @@ from tests.report.example import ladder, rung
 )
 def test_a_ladder_is_decided_by_its_largest_scale_unless_a_flag_of_any_forbids(at_largest, flags, decision):
     largest = at_largest and dataclasses.replace(rung("m", "b", 0.1), decision=Decision(at_largest))
-    here = largest and ladder("b", 0.1).here
-    assert decide_here(largest, here, flags, 0.05).decision.value == decision
+    largest_scale = largest and ladder("b", 0.1).largest_scale
+    assert decide_largest_scale(largest, largest_scale, flags, 0.05).decision.value == decision
 
 
 @pytest.mark.parametrize(("n", "more"), [(3, 2), (5, 8), (8, 17)])

@@ -58,11 +58,11 @@ def test_seconds_decide_by_k_over_the_ratio_of_step_times(ratio, decision):
     comparison = verdict(Axis.seconds, timing(ratio))
     (ladder,) = comparison.ladder
     assert ladder.decision is decision
-    assert ladder.here
-    assert ladder.here.k
-    s = effective_speed_up(ladder.here.k, timing_ratio(timing(ratio)["visits"]["b"]))
-    assert ladder.here.multiplier == ladder.here.speed_up == s
-    assert ladder.here.p == s.p
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k
+    s = effective_speed_up(ladder.largest_scale.k, timing_ratio(timing(ratio)["visits"]["b"]))
+    assert ladder.largest_scale.multiplier == ladder.largest_scale.speed_up == s
+    assert ladder.largest_scale.p == s.p
     if ratio > 1:
         assert "b is worse than a at l, at equal device-seconds: a needs" in comparison.verdict
         assert "Per token, b is better" in comparison.verdict
@@ -79,9 +79,9 @@ def test_flops_decide_without_a_timing_error():
     heavy = verdict(Axis.flops, flops=1.3)
     assert answers(heavy) == (Decision.A_BETTER, BetDecision.BET_A)
     (ladder,) = heavy.ladder
-    assert ladder.here
-    assert ladder.here.k
-    k, per_flop = ladder.here.k, ladder.here.multiplier
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k
+    k, per_flop = ladder.largest_scale.k, ladder.largest_scale.multiplier
     assert per_flop
     assert per_flop.log_k is not None
     assert k.log_k is not None
@@ -103,9 +103,9 @@ def test_a_bet_in_seconds_needs_step_times_at_the_target():
     (there,) = verdict(Axis.seconds, timing(1.3), target=LARGEST).ladder
     assert there.bet
     assert (there.bet.decision, there.bet.axis) == (BetDecision.BET_A, Axis.seconds)
-    assert there.here
-    assert there.here.speed_up
-    assert there.bet.estimate.log_k == there.here.speed_up.log_k
+    assert there.largest_scale
+    assert there.largest_scale.speed_up
+    assert there.bet.estimate.log_k == there.largest_scale.speed_up.log_k
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,13 @@ def test_a_noisy_ratio_on_a_shared_host_is_shown_and_decides_nothing():
 
 def test_holm_and_equivalence_are_those_of_the_axis():
     (ladder,) = verdict(Axis.seconds, timing(1.105, scatter=0.0001), margin=0.2).ladder
-    assert ladder.here
-    assert ladder.here.equivalence
-    assert ladder.here.equivalence.passed
-    assert ladder.here.holm_low is not None
-    assert ladder.here.holm_high is not None
-    assert ladder.here.holm_low < 0 < ladder.here.holm_high or ladder.decision is not Decision.EQUIVALENT
-    assert np.isclose(ladder.here.holm_level, 0.05)
+    assert ladder.largest_scale
+    assert ladder.largest_scale.equivalence
+    assert ladder.largest_scale.equivalence.passed
+    assert ladder.largest_scale.holm_low is not None
+    assert ladder.largest_scale.holm_high is not None
+    assert (
+        ladder.largest_scale.holm_low < 0 < ladder.largest_scale.holm_high
+        or ladder.decision is not Decision.EQUIVALENT
+    )
+    assert np.isclose(ladder.largest_scale.holm_level, 0.05)

@@ -79,9 +79,10 @@ def chances_hold(shares: Sequence[float]) -> bool:
 
 TABLE = [
     Row("HERE called, truth zero at the largest scale: own t, n = 2, 3, 5", "<= .05",
-        lambda: [simulate.here(REPS, 1, n) for n in SEEDS], all_within(0.05)),
+        lambda: [simulate.at_largest(REPS, 1, n) for n in SEEDS], all_within(0.05)),
     Row("the same, block of 2, 3, 6, 20 treatments", "<= .05",
-        lambda: [simulate.here(REPS, v, n) for v, n in product((2, 3, 6, 20), SEEDS)], all_within(0.05)),
+        lambda: [simulate.at_largest(REPS, *pair) for pair in product((2, 3, 6, 20), SEEDS)],
+        all_within(0.05)),
     Row("(called by the pooled interval and the sign at the largest scale, zero there; lines, scatter .02, "
         "walk .03 below; 2 to 4 scales, n = 2, 3; for contrast)", "> .3 at most",
         lambda: [answers.pooled_with_sign(FEW, path, scales, n)
@@ -89,13 +90,13 @@ TABLE = [
         lambda rates: max(rate.value for rate in rates) > 0.3),
     *[
         Row(f"an arm of {noisy:g} times the SD called, block of 2 or 3 treatments", f"<= {limit}",
-            lambda noisy=noisy: [simulate.here(REPS, v, n, noisy=noisy, arm=v)
+            lambda noisy=noisy: [simulate.at_largest(REPS, v, n, noisy=noisy, arm=v)
                                  for v, n in product((2, 3), SEEDS)],
             all_within(limit))
         for noisy, limit in ((1.5, 0.07), (2.0, 0.09))
     ],
     Row("power of HERE, k = 1.01, n = 3: own t; block of 2, 3, 6 treatments", ">= .4; .6; .7; .75",
-        lambda: tuple(simulate.here(REPS, v, 3, 0.01 * simulate.SLOPE) for v in (1, 2, 3, 6)),
+        lambda: tuple(simulate.at_largest(REPS, v, 3, 0.01 * simulate.SLOPE) for v in (1, 2, 3, 6)),
         lambda rates: all(r.value >= low for r, low in zip(rates, (0.4, 0.6, 0.7, 0.75), strict=True))),
     Row("ln k of one scale, n = 2, k = 1.01, 1.05, 1.1, 1.3", ">= .945",
         lambda: [answers.k_of_two_seeds(REPS, k) for k in (1.01, 1.05, 1.1, 1.3)], all_from(0.945)),

@@ -266,8 +266,8 @@ def test_the_ladder_needs_its_largest_scale(tmp_path):
     small, large = comparison.rungs
     (ladder,) = comparison.ladder
     assert (small.decision, large.decision) == (Decision.B_BETTER, Decision.INCONCLUSIVE)
-    assert ladder.here
-    assert ladder.here.p == large.p
+    assert ladder.largest_scale
+    assert ladder.largest_scale.p == large.p
     assert ladder.decision is Decision.INCONCLUSIVE
 
 

@@ -38,9 +38,9 @@ def test_equal_losses_are_equivalent_by_a_margin_in_nats_and_not_without_one():
     assert only([A, SAME]).decision is Decision.INCONCLUSIVE
     ladder = only([A, SAME], margin_nats=0.005)
     assert ladder.decision is Decision.EQUIVALENT
-    assert ladder.here
-    assert ladder.here.equivalence
-    assert ladder.here.equivalence.unit is EquivalenceUnit.loss
+    assert ladder.largest_scale
+    assert ladder.largest_scale.equivalence
+    assert ladder.largest_scale.equivalence.unit is EquivalenceUnit.loss
     assert only([A, SAME], margin_nats=0.0005).decision is Decision.INCONCLUSIVE
 
 
@@ -51,9 +51,9 @@ def test_the_margin_in_nats_never_makes_a_clear_difference_equal():
 def test_a_slope_given_by_hand_gives_k():
     better = table("b", 2.98 + NOISE)
     ladder = only([A, better], slope=0.25)
-    assert ladder.here
-    assert ladder.here.k
-    assert ladder.here.k.log_k == exactly(-math.log(1 - 0.02 * 0.35 / 0.25) / 0.35)
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k
+    assert ladder.largest_scale.k.log_k == exactly(-math.log(1 - 0.02 * 0.35 / 0.25) / 0.35)
     assert "SLOPE_GIVEN" in ladder.flags
     assert "NO_SLOPE" not in ladder.flags
     assert only([A, SAME], slope=0.25).decision is Decision.EQUIVALENT
@@ -71,9 +71,9 @@ def test_a_control_of_another_length_gives_the_slope_at_its_end(ratio):
     )
     (ladder,) = comparison.ladder
     assert ladder.variant == "b"
-    assert ladder.here
-    assert ladder.here.k
-    assert ladder.here.k.k == pytest.approx(1.1, rel=1e-3)
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k
+    assert ladder.largest_scale.k.k == pytest.approx(1.1, rel=1e-3)
     assert any("'other', which is no treatment" in note for note in comparison.notes)
     assert {row.variant for row in comparison.fairness} == {"a", "b"}
 
@@ -119,7 +119,7 @@ def test_public_records_with_a_slope():
     assert only([CURVES / "varlen_combined.csv"], slope=0.23).decision is Decision.EQUIVALENT
     longer = table("longer", np.full(10, 3.27875), 1480, "124M")
     ladder = only([CURVES / "mudd_1430.csv", longer], horizon="longer")
-    assert ladder.here
-    assert ladder.here.k
-    k = ladder.here.k
+    assert ladder.largest_scale
+    assert ladder.largest_scale.k
+    k = ladder.largest_scale.k
     assert (k.k, k.low, k.high) == pytest.approx((1.037, 1.030, 1.045), abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pytest
@@ -33,7 +34,8 @@ def log(rates=GRID, seeds=(0, 1, 2), cosine=False, variants=("a", "b")) -> pl.Da
 
 
 def rung(*tables, **options):
-    return compare_curves([*tables], **({"decayed": "last"} | options)).rungs[0]
+    given: dict[str, Any] = {"decayed": "last"} | options
+    return compare_curves([*tables], **given).rungs[0]
 
 
 def test_each_variant_is_compared_at_its_own_best_rate():

@@ -67,8 +67,8 @@ def test_the_first_answer_is_that_of_the_largest_scale_alone():
     """Smaller scales that are clear and point the other way change no number of it."""
     alone = only(verdict(table({"b": (0.0, 0.0, -0.02)}).filter(scale="l")))
     with_smaller = only(verdict(table({"b": (0.05, 0.03, -0.02)})))
-    assert alone.here
-    assert with_smaller.here == alone.here
+    assert alone.largest_scale
+    assert with_smaller.largest_scale == alone.largest_scale
     assert (alone.decision, with_smaller.decision) == (Decision.B_BETTER, Decision.B_BETTER)
     opposite = only(verdict(table({"b": (-0.05, -0.05, 0.0)})))
     assert opposite.decision is Decision.INCONCLUSIVE
@@ -86,8 +86,8 @@ def test_two_treatments_share_the_variance_of_all_arms():
     df = 2 * (SEEDS - 1)
     se = math.sqrt(2 * (r_VN**2).sum() / df / SEEDS)
     for ladder, own in zip(comparison.ladder, (1, 2), strict=True):
-        assert ladder.here
-        delta = ladder.here.delta
+        assert ladder.largest_scale
+        delta = ladder.largest_scale.delta
         mean = float((losses_VN[own] - losses_VN[0]).mean())
         half = scipy.stats.t.ppf(0.975, df) * se
         assert (delta.mean, delta.df) == (pytest.approx(mean), df)
@@ -99,7 +99,11 @@ def test_two_treatments_share_the_variance_of_all_arms():
 def test_a_noisier_arm_keeps_its_own_variance():
     effects = {"b": (0.0, 0.0, 0.0), "c": (0.0, 0.0, 0.0), "d": (0.0, 0.0, 0.0)}
     comparison = verdict(table(effects, seeds=6, noisier={"d": 40.0}))
-    methods = {ladder.variant: ladder.here.delta.method for ladder in comparison.ladder if ladder.here}
+    methods = {
+        ladder.variant: ladder.largest_scale.delta.method
+        for ladder in comparison.ladder
+        if ladder.largest_scale
+    }
     assert methods == {"b": "block t of 4 arms", "c": "block t of 4 arms", "d": "paired t"}
     assert ["NOISIER_ARM" in ladder.flags for ladder in comparison.ladder] == [False, False, True]
 
@@ -109,16 +113,16 @@ def test_a_run_that_is_missing_leaves_the_block_to_the_others():
     missing = (pl.col("scale") == "l") & (pl.col("variant") == "c") & (pl.col("seed") == 3)
     comparison = verdict(frame.filter(~missing))
     b, c = comparison.ladder
-    assert b.here
-    assert c.here
-    assert (b.here.delta.n, c.here.delta.n) == (4, 3)
-    assert b.here.delta.df == c.here.delta.df == 2 * (SEEDS - 1) - 1
+    assert b.largest_scale
+    assert c.largest_scale
+    assert (b.largest_scale.delta.n, c.largest_scale.delta.n) == (4, 3)
+    assert b.largest_scale.delta.df == c.largest_scale.delta.df == 2 * (SEEDS - 1) - 1
     assert b.decision is Decision.B_BETTER
 
 
 def test_holm_corrects_the_first_answer_over_the_treatments_only():
     comparison = verdict(table({"b": (0.0, 0.0, -0.004), "c": (0.0, 0.0, 0.0)}))
-    b, c = (ladder.here for ladder in comparison.ladder)
+    b, c = (ladder.largest_scale for ladder in comparison.ladder)
     assert b
     assert c
     assert b.p is not None
@@ -144,8 +148,8 @@ def test_a_target_at_the_largest_scale_gives_its_own_interval():
     flops = 6.0 * PARAMETERS["l"] * 20 * PARAMETERS["l"]
     ladder = only(verdict(table({"b": (0.0, 0.0, -0.01)}), target=flops))
     assert ladder.bet
-    assert ladder.here
-    k, estimate = ladder.here.k, ladder.bet.estimate
+    assert ladder.largest_scale
+    k, estimate = ladder.largest_scale.k, ladder.bet.estimate
     assert k
     assert k.log_k is not None
     half = scipy.stats.t.ppf(0.95, k.df) * k.log_se
@@ -157,7 +161,7 @@ def test_a_farther_target_and_a_larger_drift_widen_the_bet_and_leave_the_first_a
     near, far, drifting = (
         only(verdict(frame, "a", **rule)) for rule in ({}, {"target": 1e19}, {"drift": 0.3})
     )
-    assert near.here == far.here == drifting.here
+    assert near.largest_scale == far.largest_scale == drifting.largest_scale
     widths = [
         ladder.bet.estimate.high - ladder.bet.estimate.low for ladder in (near, far, drifting) if ladder.bet
     ]

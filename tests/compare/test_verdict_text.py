@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from harness.compare.results.verdict_types import Decision, Here, Ladder
+from harness.compare.results.verdict_types import Decision, Ladder, LargestScale
 from harness.compare.stats.bet import BetDecision
 from harness.compare.stats.estimates import Multiplier, SlopeAxis
 from harness.compare.stats.speed_up import TimingRatio, effective_speed_up, shifted_multiplier
@@ -28,13 +28,18 @@ def judged(log_k: float, decision: Decision, *, flops: float | None = None, **ch
     item = ladder("short", log_k)
     k = multiplier(log_k, 0.03)
     k = dataclasses.replace(k, n=9, k_per_flop=None if flops is None else math.exp(log_k) / flops)
-    given = {"here": with_k(item.here, k), "bet": None, "scales": ("m",), "decision": decision}
+    given = {
+        "largest_scale": with_k(item.largest_scale, k),
+        "bet": None,
+        "scales": ("m",),
+        "decision": decision,
+    }
     return dataclasses.replace(item, **given | {"reason": "the reason", **changes})
 
 
-def with_k(here: Here | None, k: Multiplier | None) -> Here:
-    assert here
-    return dataclasses.replace(here, k=k)
+def with_k(largest_scale: LargestScale | None, k: Multiplier | None) -> LargestScale:
+    assert largest_scale
+    return dataclasses.replace(largest_scale, k=k)
 
 
 def judged_bet(decision: BetDecision, log_k: float) -> Ladder:
@@ -125,12 +130,12 @@ def test_what_loses_per_token_may_win_per_flop(log_k, flops, words):
 
 def timed(item: Ladder, log_ratio: float, se: float = 0.002, **changes) -> Ladder:
     """The ladder, with the treatment's step time over the control's known to `se`."""
-    assert item.here
-    assert item.here.k
+    assert item.largest_scale
+    assert item.largest_scale.k
     ratio = TimingRatio(log_ratio, se, 3.0, 4, 2 * se)
-    s = effective_speed_up(item.here.k, ratio)
-    here = dataclasses.replace(item.here, step_time=ratio, speed_up=s, **changes)
-    return dataclasses.replace(item, here=here)
+    s = effective_speed_up(item.largest_scale.k, ratio)
+    largest_scale = dataclasses.replace(item.largest_scale, step_time=ratio, speed_up=s, **changes)
+    return dataclasses.replace(item, largest_scale=largest_scale)
 
 
 def test_per_second_is_said_with_the_error_of_the_ratio_where_the_variants_were_timed():
@@ -172,7 +177,7 @@ def test_a_factor_moves_k_and_its_interval_and_keeps_their_ratio():
     assert moved.k == pytest.approx(1.25 * math.exp(-0.1))
     assert moved.high / moved.low == pytest.approx(k.high / k.low)  # pyright: ignore
     assert moved.log_low == pytest.approx(math.log(moved.low))  # pyright: ignore
-    assert cost_multipliers(judged(0, Decision.A_BETTER, here=None)) == {}
+    assert cost_multipliers(judged(0, Decision.A_BETTER, largest_scale=None)) == {}
 
 
 def test_large_and_compute_multipliers_in_words():
@@ -180,12 +185,12 @@ def test_large_and_compute_multipliers_in_words():
         "mha needs 3.2 times the tokens for the same loss"
     )
     item = judged(-0.1, Decision.A_BETTER)
-    assert item.here
-    assert item.here.k
-    k = dataclasses.replace(item.here.k, estimand=SlopeAxis.k_compute)
-    compute = dataclasses.replace(item, here=with_k(item.here, k))
+    assert item.largest_scale
+    assert item.largest_scale.k
+    k = dataclasses.replace(item.largest_scale.k, estimand=SlopeAxis.k_compute)
+    compute = dataclasses.replace(item, largest_scale=with_k(item.largest_scale, k))
     assert tokens_phrase(compute) == "mha needs 9.5 % less compute for the same loss"
-    assert tokens_phrase(dataclasses.replace(item, here=with_k(item.here, None))) == ""
+    assert tokens_phrase(dataclasses.replace(item, largest_scale=with_k(item.largest_scale, None))) == ""
 
 
 def test_one_line_a_treatment_whatever_the_names():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Decision, Here, Ladder, Rung
+from harness.compare.results.verdict_types import Decision, Ladder, LargestScale, Rung
 from harness.compare.stats.bet import Drift
 from harness.compare.stats.compute_multiplier import multiplier_with_interval
 from harness.compare.stats.estimates import Effect, SlopeAxis
@@ -34,7 +34,8 @@ def treatment_evidence(
     pooled = multiplier_with_interval(SlopeAxis.k_tokens, mean, se / 2, 4 * df, 12, ())
     ladder = make_with_defaults(
         Ladder, variant=variant, control="a", scales=tuple(rung.scale for rung in rungs), decision=decision,
-        here=make_with_defaults(Here, scale=last.scale, delta=last.delta, k=last.k), k=pooled, flags=flags,
+        largest_scale=make_with_defaults(LargestScale, scale=last.scale, delta=last.delta, k=last.k),
+        k=pooled, flags=flags,
         trend=trend(at, k, sign=math.copysign(1, mean)),
     )  # fmt: skip
     return TreatmentEvidence(ladder, tuple(rungs), gate)

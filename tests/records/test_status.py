@@ -18,7 +18,10 @@ from tests.records.scratch import few, fresh
 
 class TestStatus:
     def test_it_comes_back(self, tmp_path):
-        status = Status(State.running, 3, 9, 27, "train", 5, 2, 1.5, 100.0, "m", ProcessInfo.current())
+        counts = 3, 9, 27
+        status = Status(
+            State.running, *counts, "train", "tokenises", 5, 2, 1.5, 100.0, "m", ProcessInfo.current()
+        )
         write_status(RunDir(tmp_path), status)
         assert read_status(RunDir(tmp_path)) == status
 

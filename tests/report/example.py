@@ -13,9 +13,9 @@ from harness.compare.results.verdict_types import (
     DomainEffect,
     Equivalence,
     GateResult,
-    Here,
     IsoRow,
     Ladder,
+    LargestScale,
     Look,
     Pair,
     Rung,
@@ -71,7 +71,7 @@ def rung(scale: str, variant: str, log_k: float, *, control: str = "mha", n: int
 
 def ladder(variant: str, log_k: float, *, control: str = "mha", positive: bool = False) -> Ladder:
     pooled = multiplier(log_k, 0.03)
-    here = Here(
+    largest_scale = LargestScale(
         "m", effect(-0.11 * log_k, 0.004), multiplier(log_k, 0.04), 0.01, 0.02, log_k - 0.03, log_k + 0.03,
         Equivalence(0.01, 0.4, False),
     )  # fmt: skip
@@ -79,7 +79,8 @@ def ladder(variant: str, log_k: float, *, control: str = "mha", positive: bool =
         1.2e18, log_k, 0.05, 4.0, log_k - 0.1, log_k + 0.1, 0.3, 0.7 if log_k > 0 else 0.3, 0.0024, 0.4, log_k
     )
     return Ladder(
-        variant=variant, control=control, positive_control=positive, scales=tuple(SCALES), here=here,
+        variant=variant, control=control, positive_control=positive, scales=tuple(SCALES),
+        largest_scale=largest_scale,
         bet=BetVerdict(
             BetDecision.OPEN, estimate, 0.6, variant if log_k > 0 else control, Drift(),
             "k there is not clear of 1", "the next scale",

@@ -162,7 +162,9 @@ def test_the_ladder_shows_each_rung_with_its_interval(told: Comparison, drawn):
             assert float(row[name]) == pytest.approx(getattr(rung.k, name), rel=1e-5)
 
 
-def test_the_line_of_the_trend_ends_in_the_projection_and_the_bet_stands_at_the_target(drawn, told: Comparison):
+def test_the_line_of_the_trend_ends_in_the_projection_and_the_bet_stands_at_the_target(
+    drawn, told: Comparison
+):
     rows = [r for r in rows_of(drawn["ladder"]) if r["variant"] == "short"]
     line = [r for r in rows if r["kind"] == "trend"]
     (ladder,) = [item for item in told.ladder if item.variant == "short"]

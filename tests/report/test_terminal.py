@@ -103,9 +103,11 @@ def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width)
     told = comparison()
     rungs = [dataclasses.replace(rung, k=_per_flop(rung.k)) for rung in told.rungs]
     ladders = [
-        dataclasses.replace(item, here=dataclasses.replace(item.here, k=_per_flop(item.here.k)))
+        dataclasses.replace(
+            item, largest_scale=dataclasses.replace(item.largest_scale, k=_per_flop(item.largest_scale.k))
+        )
         for item in told.ladder
-        if item.here
+        if item.largest_scale
     ]
     ladders[-1] = _timed(ladders[-1])
     told = dataclasses.replace(told, rungs=tuple(rungs), ladder=tuple(ladders))
@@ -113,7 +115,7 @@ def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width)
     text = " ".join(lines.split())
     assert text.count("mha needs k times as many tokens for the same loss") == 1
     assert "k = 0.638 [0.613, 0.664] per token, 0.797 [0.766, 0.830] per FLOP" in text
-    s = wording.format_multiplier(ladders[-1].here.speed_up)
+    s = wording.format_multiplier(ladders[-1].largest_scale.speed_up)
     assert s.startswith("0.478 [")
     assert f"per FLOP; s = {s} per second (step time 1.333 [1.325, 1.342] times, 4 quads)." in text
     assert "not timed per second (gate=promote times each variant alone)" in text
@@ -125,10 +127,10 @@ def test_k_is_explained_once_and_stands_per_token_per_flop_and_per_second(width)
 def _timed(ladder):
     """The ladder of a treatment with steps a third longer."""
     ratio = TimingRatio(math.log(4 / 3), 0.002, 3.0, 4, 0.004)
-    here = dataclasses.replace(
-        ladder.here, step_time=ratio, speed_up=effective_speed_up(ladder.here.k, ratio)
+    largest_scale = dataclasses.replace(
+        ladder.largest_scale, step_time=ratio, speed_up=effective_speed_up(ladder.largest_scale.k, ratio)
     )
-    return dataclasses.replace(ladder, here=here)
+    return dataclasses.replace(ladder, largest_scale=largest_scale)
 
 
 def _per_flop(k: Multiplier | None) -> Multiplier | None:

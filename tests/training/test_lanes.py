@@ -22,7 +22,7 @@ from harness.worker import main
 from tests.training.processes import on_one_core
 from tests.training.runs import assignment, curve, lane, prepare, train
 
-HUGE = memory_check.MemoryNeed(10**18, 0, 0, 1)
+HUGE = memory_check.MemoryNeed(10**18, 0, 0, 0, 1)
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,21 @@ def make_parser() -> VerbParser:
     )
     urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs behind a URL)"
     parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
+    _add_log_options(parser)
+    _add_question_options(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
+    form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
+    names = "FILE.report.html beside the first FILE; for a URL NAME.report.html here"
+    parser.add_flag("--html", f"write SWEEP/report.html ({names})")
+    parser.add_flag("--pictures", "write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)")
+    status = "exit status 1 unless a variant passes the gate; otherwise 0 whatever the verdict"
+    parser.add_argument("--require", choices=["promote"], help=status)
+    return parser
+
+
+def _add_log_options(parser: VerbParser) -> None:
+    """Add the options that say which files are read and how."""
     columns = "variant, scale, seed, step, tokens, loss"
     columns += " (and, if known: domain, parameters, flops, seconds, unit, decayed or learning_rate, branch)"
     files = f"tables instead (CSV, JSON lines, Parquet), with the columns {columns}; or logs of other tools: "
@@ -66,6 +81,10 @@ def make_parser() -> VerbParser:
     words = "with --curves: words that stand for an empty cell, such as None or N/A"
     parser.add("--empty", "WORD", words, nargs="+", default=[])
     parser.add_flag("--skip-broken", "with --curves: leave out lines of a JSON lines file that are no JSON")
+
+
+def _add_question_options(parser: VerbParser) -> None:
+    """Add the options that say what is compared, and what is known beside the files."""
     parser.add(
         "--control", "VARIANT", "with --curves or --control-from: the control; otherwise the first one"
     )
@@ -87,15 +106,6 @@ def make_parser() -> VerbParser:
     parser.add("--horizon", "VARIANT", longer)
     units = "nats (default), bits, perplexity, bits_per_byte, accuracy or higher_is_better"
     parser.add("--unit", "UNIT", f"with --curves: unit of the losses: {units}")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the whole comparison as JSON")
-    form.add_argument("--markdown", action="store_true", help="print the verdict for a pull request")
-    names = "FILE.report.html beside the first FILE; for a URL NAME.report.html here"
-    parser.add_flag("--html", f"write SWEEP/report.html ({names})")
-    parser.add_flag("--pictures", "write SWEEP/pictures/*.png and *.svg (FILE.pictures/, NAME.pictures/)")
-    status = "exit status 1 unless a variant passes the gate; otherwise 0 whatever the verdict"
-    parser.add_argument("--require", choices=["promote"], help=status)
-    return parser
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -85,8 +85,8 @@ def unit_mismatches(frame: pl.DataFrame, control: str) -> dict[tuple[str, str], 
     The medians over seeds at the steps that two arms share are compared, and where a run starts and which way
     it goes. A unit that was told is not believed against the data.
     """
-    told = pl.col("unit").first().alias("unit")
-    medians = frame.group_by("scale", "variant", "step").agg(pl.col("loss").median(), told).sort("step")
+    unit = pl.col("unit").first().alias("unit")
+    medians = frame.group_by("scale", "variant", "step").agg(pl.col("loss").median(), unit).sort("step")
     curves = medians.partition_by("scale", "variant", as_dict=True)
     problems = {}
     for (scale, variant), curve in curves.items():
@@ -131,10 +131,10 @@ def _pair_problem(control: pl.DataFrame, treatment: pl.DataFrame, control_name: 
     opposite = joined.filter(pl.col("loss") * pl.col("loss_b") < 0)
     if len(opposite) > len(joined) / 2:
         return f"its values and those of {control_name} have opposite signs"
-    shared = joined.filter((pl.col("loss") > 0) & (pl.col("loss_b") > 0))
-    if shared.is_empty():
+    positive = joined.filter((pl.col("loss") > 0) & (pl.col("loss_b") > 0))
+    if positive.is_empty():
         return ""
-    ratio = float((shared["loss_b"] / shared["loss"]).median())  # pyright: ignore[reportArgumentType]
+    ratio = float((positive["loss_b"] / positive["loss"]).median())  # pyright: ignore[reportArgumentType]
     factor = max(ratio, 1 / ratio)
     if abs(factor * NATS_PER_BIT - 1) < FACTOR_TOLERANCE:
         return f"its values are {ratio:.3f} times those of {control_name}, the ratio of bits to nats"

@@ -132,7 +132,7 @@ class Equivalence:
 
 
 @dataclass(frozen=True)
-class Here:
+class LargestScale:
     """Numbers of the largest scale trained, tested by itself. Holm's procedure corrects p over the
     treatments: smaller scales are no hypotheses of this question."""
 
@@ -195,7 +195,7 @@ class Ladder:
     control: str
     positive_control: bool
     scales: tuple[str, ...]
-    here: Here | None
+    largest_scale: LargestScale | None
     """Numbers of the largest scale that has a result; None if none has."""
     bet: BetVerdict | None
     """None if the comparison is invalid, or the largest scale has no multiplier or no FLOPs."""

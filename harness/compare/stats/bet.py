@@ -142,9 +142,9 @@ def _has_interval(multiplier: Multiplier) -> bool:
 
 def _posterior_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -> tuple[float, float, float]:
     """Return q^2 per e-fold, its df, and the df that the scales contribute."""
-    seen = _seen_drift(scales, drift)
-    df = drift.df + seen.df
-    return (drift.df * drift.sd**2 + seen.df * seen.q_squared) / df, df, seen.df
+    ladder = _seen_drift(scales, drift)
+    df = drift.df + ladder.df
+    return (drift.df * drift.sd**2 + ladder.df * ladder.q_squared) / df, df, ladder.df
 
 
 def seen_drift(
@@ -152,18 +152,18 @@ def seen_drift(
     multipliers: Sequence[Multiplier],
     drift: Drift = Drift(),  # frozen
 ) -> SeenDrift | None:
-    """Return the drift that a ladder of three or more scales shows beyond its noise; None if it is shorter."""
+    """Return the drift that a ladder of three scales or more shows beyond its noise; None for others."""
     scales = sorted(zip(log_flops, multipliers, strict=True), key=lambda scale: scale[0])
     usable = [(x, k) for x, k in scales if _has_interval(k) and math.isfinite(x)]
     return _seen_drift(usable, drift) if len(usable) >= MIN_SCALES else None
 
 
-def pooled_drift(seen: Sequence[SeenDrift]) -> Drift | None:
+def pooled_drift(ladders: Sequence[SeenDrift]) -> Drift | None:
     """Return the drift of the ladders of one kind of question, weighted by what each tells. None below
     MIN_LADDERS, or if they tell nothing."""
-    df = sum(ladder.df for ladder in seen)
-    q_squared = sum(ladder.df * ladder.q_squared for ladder in seen)
-    if len(seen) < MIN_LADDERS or not df or not q_squared:
+    df = sum(ladder.df for ladder in ladders)
+    q_squared = sum(ladder.df * ladder.q_squared for ladder in ladders)
+    if len(ladders) < MIN_LADDERS or not df or not q_squared:
         return None
     return Drift(math.sqrt(q_squared / df), min(df, MAX_LIBRARY_DF))
 
@@ -177,8 +177,8 @@ def _seen_drift(scales: Sequence[tuple[float, Multiplier]], drift: Drift) -> See
     x = np.array([x for x, _ in scales])
     log_k = np.array([k.log_k for _, k in scales], float)
     multipliers = [k for _, k in scales]
-    own, slope_errors_SR = own_variances(multipliers), errors_by_source(multipliers)
-    e = own[:-1] + own[1:] + (np.diff(slope_errors_SR, axis=0) ** 2).sum(axis=1)
+    variances, slope_errors_SR = own_variances(multipliers), errors_by_source(multipliers)
+    e = variances[:-1] + variances[1:] + (np.diff(slope_errors_SR, axis=0) ** 2).sum(axis=1)
     h, D = np.diff(x), np.diff(log_k)
     h, D, e = (values[h > 0] for values in (h, D, e))
     q_squared_seen, df = 0.0, 0.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import Decision, Equivalence, EquivalenceUnit, Here, Rung
+from harness.compare.results.verdict_types import Decision, Equivalence, EquivalenceUnit, LargestScale, Rung
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Effect
 from harness.compare.verdict.checks import REMEDIES
@@ -58,7 +58,9 @@ def inside_margin(equivalence: Equivalence) -> str:
     return "k lies inside the margin around 1"
 
 
-def decide_here(largest: Rung | None, answer: Here | None, flags: Sequence[str], alpha: float) -> Ruling:
+def decide_largest_scale(
+    largest: Rung | None, answer: LargestScale | None, flags: Sequence[str], alpha: float
+) -> Ruling:
     """Decide a ladder: by its largest scale that has a result, on the axis of the rule, unless a flag of any
     scale blocks."""
     if bad := blocking_flags(flags):
@@ -73,7 +75,7 @@ def decide_here(largest: Rung | None, answer: Here | None, flags: Sequence[str],
     return ruling
 
 
-def _decide_on_axis(largest: Rung, answer: Here, alpha: float) -> Ruling:
+def _decide_on_axis(largest: Rung, answer: LargestScale, alpha: float) -> Ruling:
     """Decide the largest scale by k at equal FLOPs or device-seconds: its Holm-adjusted p, then the TOST."""
     if answer.axis is Axis.seconds and "NOISY_TIMING" in largest.flags:
         return Ruling(Decision.INVALID, explain_flags(["NOISY_TIMING"]))
@@ -136,7 +138,7 @@ def next_step_for_rung(ruling: Ruling, delta: Effect, flags: Sequence[str], more
 
 
 def next_step_for_ladder(
-    ruling: Ruling, flags: Sequence[str], largest: Rung | None, answer: Here | None
+    ruling: Ruling, flags: Sequence[str], largest: Rung | None, answer: LargestScale | None
 ) -> str:
     """Return the next step that would settle a ladder; empty if it is settled. largest: rung of the largest
     scale that has a result, with its numbers `answer`."""
@@ -152,7 +154,7 @@ def next_step_for_ladder(
     return finish + largest.settle
 
 
-def _next_step_on_axis(answer: Here) -> str:
+def _next_step_on_axis(answer: LargestScale) -> str:
     """Return what would settle k on another axis than tokens."""
     k, timed = answer.multiplier, answer.step_time
     if answer.axis is Axis.seconds and (timed is None or timed.se is None):

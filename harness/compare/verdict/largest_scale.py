@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.compare.inputs.pairing import one_run_per_seed
 from harness.compare.results.comparison import Rule
-from harness.compare.results.verdict_types import Here, Rung, on_axis
+from harness.compare.results.verdict_types import LargestScale, Rung, on_axis
 from harness.compare.stats.block_variance import SeedBlock, block_effect, noisier_arms, seed_block
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier
@@ -117,13 +117,13 @@ def _p_on_axis(draft: DraftRung, axis: Axis) -> float | None:
     return None if k is None or draft.position else k.p
 
 
-def here_numbers(draft: DraftRung, rung: Rung, test: CorrectedTest) -> Here:
+def largest_scale_numbers(draft: DraftRung, rung: Rung, test: CorrectedTest) -> LargestScale:
     """Return the numbers of the largest scale. At a look the level is the share of alpha that it spends."""
     rule = draft.context.rule
     level = test.level * (draft.position.alpha / rule.alpha if draft.position else 1.0)
     k = on_axis(rule.axis, draft.k, rung.speed_up)
     low, high = log_interval(k, level)
-    return Here(
+    return LargestScale(
         rung.scale, rung.delta, draft.k, _p_on_axis(draft, rule.axis), test.p_holm, low, high,
         equivalence_test(draft, k), rule.axis, level, step_time(draft), rung.speed_up,
     )  # fmt: skip

@@ -14,14 +14,14 @@ from harness.compare.stats.estimates import Multiplier
 from harness.compare.stats.heterogeneity import LEVEL, heterogeneity_p
 from harness.compare.stats.multiple_testing import sign_flip, smallest_p
 from harness.compare.stats.scale_trend import project, trend
-from harness.compare.verdict.decide import decide_here, next_step_for_ladder
+from harness.compare.verdict.decide import decide_largest_scale, next_step_for_ladder
 from harness.compare.verdict.flags import blocking_flags
 from harness.compare.verdict.larger_run import declared_drift, judge_bets
 from harness.compare.verdict.largest_scale import (
     CorrectedTest,
     correct_on_axis,
-    here_numbers,
     largest_draft,
+    largest_scale_numbers,
 )
 from harness.compare.verdict.per_scale import DraftRung
 from harness.records.run.training_target import END
@@ -60,8 +60,8 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
     pooled, heterogeneity = _pool_multipliers(drafts), heterogeneity_p([d.k for d in drafts if d.k])
     differ = heterogeneity is not None and heterogeneity < LEVEL
     flags = _ladder_flags(drafts, differ)
-    here = here_numbers(draft, largest, test) if draft and largest else None
-    ruling = decide_here(largest, here, flags, rule.alpha)
+    largest_scale = largest_scale_numbers(draft, largest, test) if draft and largest else None
+    ruling = decide_largest_scale(largest, largest_scale, flags, rule.alpha)
     paired_drafts = [draft for draft in drafts if draft.pairing.paired and len(draft.pairing.pairs) > 1]
     deltas = [draft.pairing.loss_differences for draft in paired_drafts]
     slopes = [draft.k and draft.k.slope for draft in paired_drafts]
@@ -72,7 +72,7 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
         control=rule.control,
         positive_control=pairing.variant == rule.positive_control,
         scales=tuple(rung.scale for rung in judged_rungs),
-        here=here,
+        largest_scale=largest_scale,
         bet=None,
         k=None if differ else pooled,
         heterogeneity_p=heterogeneity,
@@ -85,7 +85,7 @@ def _judge_ladder(drafts: Sequence[DraftRung], rungs: Sequence[Rung], test: Corr
         decision=ruling.decision,
         reason=ruling.reason,
         across_scales=_across_scales(drafts, flags),
-        settle=next_step_for_ladder(ruling, flags, largest, here),
+        settle=next_step_for_ladder(ruling, flags, largest, largest_scale),
     )
 
 

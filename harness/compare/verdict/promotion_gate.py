@@ -129,12 +129,12 @@ def _variant_measurements(
 def _quality_criterion(ladder: Ladder, margin: float) -> Criterion:
     """Return the quality criterion: won if the verdict is B_BETTER. Its value is the lower end of the
     Holm-adjusted interval of ln k, so that a wide interval does not pass as a small loss."""
-    here = ladder.here
-    if here is None or here.holm_low is None:
+    largest_scale = ladder.largest_scale
+    if largest_scale is None or largest_scale.holm_low is None:
         return Criterion("quality", None, None, margin, "there is no interval of ln k at the largest scale")
-    low, decision = here.holm_low, ladder.decision.value
-    detail = f"lower end of the Holm-adjusted interval of ln k at {here.scale}, {here.delta.n} pairs"
-    detail += f"; verdict {decision}"
+    low, decision = largest_scale.holm_low, ladder.decision.value
+    place = f"{largest_scale.scale}, {largest_scale.delta.n} pairs"
+    detail = f"lower end of the Holm-adjusted interval of ln k at {place}; verdict {decision}"
     return Criterion("quality", ladder.decision is Decision.B_BETTER, low, margin, detail)
 
 

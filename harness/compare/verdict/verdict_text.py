@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from harness.compare.results.verdict_types import BetVerdict, Decision, Here, Ladder
+from harness.compare.results.verdict_types import BetVerdict, Decision, Ladder, LargestScale
 from harness.compare.stats.bet import BetDecision
 from harness.compare.stats.distributions import t_critical
 from harness.compare.stats.estimates import Multiplier, SlopeAxis
@@ -36,13 +36,13 @@ def verdict_sentence(ladder: Ladder) -> str:
     """Return the verdict on one treatment: at the largest scale on the axis of the rule, then on the others
     that are known, then for a larger run."""
     role = ", the positive control," if ladder.positive_control else ""
-    if ladder.decision is Decision.INVALID or ladder.here is None:
+    if ladder.decision is Decision.INVALID or ladder.largest_scale is None:
         return f"{ladder.variant}{role} cannot be judged against {ladder.control}: {ladder.reason} (INVALID)."
     phrase = decision_phrase(ladder.decision, treatment=f"{ladder.variant}{role}", control=ladder.control)
     phrase += place_phrase(ladder)
     open_question = ladder.decision is Decision.INCONCLUSIVE
     reason = ladder.reason if open_question else tokens_phrase(ladder)
-    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.here))))
+    numbers = "; ".join(filter(None, (ladder.decision.value, _numbers_text(ladder.largest_scale))))
     sentence = f"{phrase}{f': {reason}' if reason else ''} ({numbers})."
     return " ".join(filter(None, [sentence, *_cost_sentences(ladder), bet_sentence(ladder)]))
 
@@ -50,9 +50,9 @@ def verdict_sentence(ladder: Ladder) -> str:
 def place_phrase(ladder: Ladder) -> str:
     """Return ` at m` with the largest scale at which both were trained, and what is made equal if that is not
     tokens."""
-    if ladder.here is None:
+    if ladder.largest_scale is None:
         return ""
-    place, axis = f" at {ladder.here.scale}", ladder.here.axis
+    place, axis = f" at {ladder.largest_scale.scale}", ladder.largest_scale.axis
     return place if axis is Axis.tokens else f"{place}, at equal {AXIS_AMOUNTS[axis]}"
 
 
@@ -96,7 +96,7 @@ def decision_phrase(decision: Decision, *, treatment: str, control: str) -> str:
 
 def tokens_phrase(ladder: Ladder) -> str:
     """Return k on the deciding axis in words: `mha needs 12 % fewer tokens for the same loss`; '' without."""
-    answer = ladder.here
+    answer = ladder.largest_scale
     item = answer.multiplier if answer else None
     if answer is None or item is None or item.k is None:
         return ""
@@ -113,7 +113,7 @@ def tokens_phrase(ladder: Ladder) -> str:
 def cost_multipliers(ladder: Ladder) -> dict[str, Multiplier]:
     """Return k `per FLOP` and `per second`, the latter with the error of the timed ratio, where it differs
     from k and is known. That of the deciding axis is among them."""
-    k, answer = (ladder.here.k, ladder.here) if ladder.here else (None, None)
+    k, answer = (ladder.largest_scale.k, ladder.largest_scale) if ladder.largest_scale else (None, None)
     if k is None or k.k is None or answer is None:
         return {}
     per_flop = multiplier_per_flop(k) if k.k_per_flop is not None or answer.axis is Axis.flops else None
@@ -121,7 +121,7 @@ def cost_multipliers(ladder: Ladder) -> dict[str, Multiplier]:
     return {cost: item for cost, item in costs.items() if item is not None and item.k is not None}
 
 
-def _numbers_text(answer: Here) -> str:
+def _numbers_text(answer: LargestScale) -> str:
     k = answer.multiplier
     if k is None or k.k is None or k.low is None or k.high is None:
         return ""
@@ -135,7 +135,7 @@ def _interval_text(k: Multiplier) -> str:
 
 def _cost_sentences(ladder: Ladder) -> Iterator[str]:
     """Yield what holds on the other axes, at the level that Holm's procedure gives this variant."""
-    answer = ladder.here
+    answer = ladder.largest_scale
     if answer is None or answer.k is None or answer.k.k is None:
         return
     costs = {PER[Axis.tokens]: answer.k} | cost_multipliers(ladder)
@@ -148,7 +148,7 @@ def _cost_sentences(ladder: Ladder) -> Iterator[str]:
             yield f"{cost[0].upper()}{cost[1:]}, {outcome} ({name} = {_interval_text(k)}{noisy})."
 
 
-def _outcome_phrase(ladder: Ladder, answer: Here, k: Multiplier, *, by_time: bool) -> str:
+def _outcome_phrase(ladder: Ladder, answer: LargestScale, k: Multiplier, *, by_time: bool) -> str:
     """Return what an interval says, and that loss and time disagree where they do."""
     side, by_loss = _side(k, answer.holm_level), _side(answer.k, answer.holm_level)
     if not side:

@@ -55,7 +55,7 @@ _KEYS: Mapping[Range, str] = {
         gate.speed gate.memory gate.stability seed data_seed tune.seed
         """,
     POSITIVE: """
-        rule.target rule.drift rule.margin_nats
+        rule.target rule.drift rule.drift_df rule.margin_nats
         model.rope_base model.norm_epsilon finetune.alpha optimizer.epsilon optimizer.clip_norm
         model.logit_softcap
         cluster.kinds.*.memory_gib cluster.kinds.*.memory_gb_s cluster.kinds.*.peak_tflops.*

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compare.results.verdict_types import BetVerdict, Decision, GateResult, Here
+from harness.compare.results.verdict_types import BetVerdict, Decision, GateResult, LargestScale
 from harness.compare.stats.estimates import Multiplier, SlopeAxis, Trend
 from harness.compare.stats.scale_trend import DECADE
 from harness.core.errors import UserError
@@ -24,7 +24,7 @@ class TreatmentSummary:
     control: str
     decision: Decision
     scales: tuple[str, ...]
-    largest_scale: Here | None
+    largest_scale: LargestScale | None
     """Numbers of the largest scale, which the verdict is about."""
     k: Multiplier | None
     """Multiplier pooled over the scales; None also if they have none in common (HETEROGENEOUS)."""
@@ -147,7 +147,7 @@ def _runs_by_scale(runs: Sequence[DescribedRun], evidence: TreatmentEvidence) ->
 def _summarise(treatment: TreatmentEvidence) -> TreatmentSummary:
     ladder = treatment.ladder
     return TreatmentSummary(
-        ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.here, ladder.k,
+        ladder.variant, ladder.control, ladder.decision, ladder.scales, ladder.largest_scale, ladder.k,
         ladder.heterogeneity_p, ladder.trend, treatment.leader, treatment.gate, treatment.flags,
     )  # fmt: skip
 

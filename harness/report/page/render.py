@@ -152,7 +152,7 @@ def _card(ladder: Ladder, comparison: Comparison, variants: Sequence[str]) -> st
         f'<article class="card" style="border-left-color: {colour}">'
         f'<p class="soft">{escape_text(ladder.variant)} against {escape_text(ladder.control)}{suffix}</p>'
         f'<p class="decision">{escape_text(phrase)} <small>{ladder.decision.value}</small></p>'
-        f'<p class="numbers">{escape_text(wording.here_line(comparison, ladder))}</p>'
+        f'<p class="numbers">{escape_text(wording.largest_scale_line(comparison, ladder))}</p>'
         f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
     )
 

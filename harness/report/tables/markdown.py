@@ -39,7 +39,7 @@ def _ladder(comparison: Comparison, ladder: Ladder) -> list[str]:
     suffix = " (positive control)" if ladder.positive_control else ""
     lines = [
         wording.decision_line(ladder),
-        wording.here_line(comparison, ladder),
+        wording.largest_scale_line(comparison, ladder),
         *([f"What would settle it: {ladder.settle}."] if ladder.settle else []),
         *wording.bet_lines(ladder),
         *wording.ladder_lines(ladder),

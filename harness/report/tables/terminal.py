@@ -69,7 +69,7 @@ def _print_ladder(console: Console, comparison: Comparison, ladder: Ladder) -> N
     content, constant = explain_constant_columns(rungs)
     print_table(console, f"{ladder.variant} against {ladder.control}{suffix}", content)
     print_line(console, constant)
-    print_line(console, wording.here_line(comparison, ladder))
+    print_line(console, wording.largest_scale_line(comparison, ladder))
     decision = Text(wording.decision_line(ladder))
     decision.highlight_words([ladder.decision.value], style=STYLES[ladder.decision])
     print_line(console, decision)

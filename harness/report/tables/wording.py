@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.context_types import RunState
-from harness.compare.results.verdict_types import Decision, Here, Ladder
+from harness.compare.results.verdict_types import Decision, Ladder, LargestScale
 from harness.compare.stats.estimates import (
     Direction,
     Effect,
@@ -61,14 +61,14 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 def k_meaning(comparison: Comparison) -> str:
     """Return what k and the brackets mean; '' if no treatment has a multiplier."""
     multipliers = [
-        ladder.here.k for ladder in comparison.ladder
-        if ladder.here and ladder.here.k and ladder.here.k.k is not None
+        ladder.largest_scale.k for ladder in comparison.ladder
+        if ladder.largest_scale and ladder.largest_scale.k and ladder.largest_scale.k.k is not None
     ]  # fmt: skip
     if not multipliers:
         return ""
     control, quantity = plain_text(comparison.rule.control), MULTIPLIED[multipliers[0].estimand]
     amount = f"as {'many' if quantity == 'tokens' else 'much'} {quantity}"
-    timed = any(ladder.here and ladder.here.speed_up for ladder in comparison.ladder)
+    timed = any(ladder.largest_scale and ladder.largest_scale.speed_up for ladder in comparison.ladder)
     s = " s is k per second, with the error of the timed steps." if timed else ""
     return (
         f"k: {control} needs k times {amount} for the same loss; above 1 the variant is better, below 1 "
@@ -156,9 +156,9 @@ def input_wait_text(shares: Mapping[str, float]) -> str:
     )
 
 
-def here_line(comparison: Comparison, ladder: Ladder) -> str:
+def largest_scale_line(comparison: Comparison, ladder: Ladder) -> str:
     """Return k of the largest scale per token, per FLOP and per second, with the number of pairs and p."""
-    answer = ladder.here
+    answer = ladder.largest_scale
     if answer is None:
         return "No scale has a result yet."
     p = f", {format_p_statement(answer.p_holm)} after Holm's correction" if answer.p_holm is not None else ""
@@ -171,7 +171,7 @@ def here_line(comparison: Comparison, ladder: Ladder) -> str:
     return f"{start}k = {numbers}{_speed_up_text(comparison, answer, s)}."
 
 
-def _speed_up_text(comparison: Comparison, answer: Here, s: Multiplier | None) -> str:
+def _speed_up_text(comparison: Comparison, answer: LargestScale, s: Multiplier | None) -> str:
     """Return s with the step time that it rests on, or that the variants were not timed."""
     if s is None or answer.step_time is None:
         hint = " (gate=promote times each variant alone)" if comparison.rule.hash else ""
@@ -188,11 +188,13 @@ def bet_lines(ladder: Ladder) -> list[str]:
     bet = ladder.bet
     if bet is None:
         return []
-    seen = "" if bet.estimate.seen_df < 1 else f", corrected by the {bet.estimate.seen_df:.2g} df seen here"
+    correction = (
+        "" if bet.estimate.seen_df < 1 else f", corrected by the {bet.estimate.seen_df:.2g} df seen here"
+    )
     sd = math.sqrt(bet.estimate.drift_variance)
     drift = (
         f"From {ladder.scales[-1]} to there ln k may move by {sd:.3f} "
-        f"(SD; declared {bet.drift.sd:g} per root e-fold of compute{seen})."
+        f"(SD; declared {bet.drift.sd:g} per root e-fold of compute{correction})."
     )
     settle = f"What would settle the bet: {bet.settle}." if bet.settle else ""
     return [plain_text(line) for line in (bet_sentence(ladder), drift, settle) if line]
@@ -222,7 +224,7 @@ def ladder_lines(ladder: Ladder) -> list[str]:
         lines.append(_trend_text(trend))
     if ladder.projection:
         lines.append(_projection_text(ladder.projection))
-    test = ladder.here.equivalence if ladder.here else None
+    test = ladder.largest_scale.equivalence if ladder.largest_scale else None
     if test and test.p is not None and (test.passed or ladder.decision is Decision.INCONCLUSIVE):
         outcome = "passes" if test.passed else "does not pass"
         p = format_p_statement(test.p)
@@ -237,7 +239,11 @@ def across_scales_line(ladder: Ladder) -> str:
     sample = ladder.across_scales
     if sample is None:
         return ""
-    cost = f" {PER_UNIT[ladder.here.k.estimand]}" if ladder.here and ladder.here.k else ""
+    cost = (
+        f" {PER_UNIT[ladder.largest_scale.k.estimand]}"
+        if ladder.largest_scale and ladder.largest_scale.k
+        else ""
+    )
     k, p = format_multiplier_interval(sample.k, sample.low, sample.high), format_p_statement(sample.sign_p)
     hot = "DECAY_UNVERIFIED" in ladder.flags
     return (

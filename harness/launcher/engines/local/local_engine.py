@@ -117,9 +117,9 @@ class LocalEngine:
                     f"engine.processes={spec.processes}: one process holds the chips of a TPU host."
                 )
         widths = sorted({spec.devices for spec in specs})
-        each = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+        counts = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
         devices = f"{len(self._inventory)} {self._inventory.platform} devices ({self._inventory.origin})"
-        note(f"This host shows {devices}; each worker sees {each} of them, which no other worker sees.")
+        note(f"This host shows {devices}; each worker sees {counts} of them, which no other worker sees.")
 
     def submit(self, spec: WorkerSpec) -> LocalWorker | ProcessGroupHandle[LocalWorker]:
         """Fork a worker, as soon as it has accelerators of its own: one handle, or a group for several
@@ -153,20 +153,22 @@ class LocalEngine:
     def _busy_devices(self) -> set[str]:
         """Return the accelerators that a worker of this sweep, or of another one of this user, has taken."""
         assert self._inventory is not None
-        own = {name for handle in self._handles.values() if handle.exit is None for name in handle.devices}
-        return own | {name for name in self._inventory.names if owner(self._device_lock(name))}
+        names_in_use = {
+            name for handle in self._handles.values() if handle.exit is None for name in handle.devices
+        }
+        return names_in_use | {name for name in self._inventory.names if owner(self._device_lock(name))}
 
     def _device_lock(self, name: str) -> Path:
         assert self._inventory is not None
         return host_dir() / file_name(f"{self._inventory.platform}-{name}.lock")
 
     def _request_fork(self, handle: LocalWorker, spec: WorkerSpec, names: tuple[str, ...]) -> None:
-        own = self._inventory.environment(names) if self._inventory else {}
+        visible = self._inventory.environment(names) if self._inventory else {}
         handle.server, handle.devices = self._server, names
         request = {
             "key": handle.key,
             "runs": run_args(spec),
-            "env": {**spec.env, **own},
+            "env": {**spec.env, **visible},
             "cores": [*spec.cores],
             "locks": [str(self._device_lock(name)) for name in names],
             "log": str(spec.log.absolute()),
