@@ -207,4 +207,5 @@ def _record(run: pl.DataFrame, problems: Mapping[Any, str]) -> RunRecord:
 
 
 def _evals(rows: pl.DataFrame) -> Evals:
-    return Evals({name: rows[name].to_numpy() for name in COLUMNS})
+    in_order = rows.sort("step", maintain_order=True)
+    return Evals({name: in_order[name].to_numpy() for name in COLUMNS})
