@@ -189,7 +189,7 @@ def bet_lines(ladder: Ladder) -> list[str]:
     if bet is None:
         return []
     correction = (
-        "" if bet.estimate.seen_df < 1 else f", corrected by the {bet.estimate.seen_df:.2g} df seen here"
+        "" if bet.estimate.seen_df < 0.1 else f", corrected by the {bet.estimate.seen_df:.2g} df seen here"
     )
     sd = math.sqrt(bet.estimate.drift_variance)
     drift = (
