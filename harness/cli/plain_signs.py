@@ -9,6 +9,7 @@ import sys
 PLAIN = {
     "Δ": "d", "−": "-", "–": "-", "×": "x", "±": "+-", "·": ".", "…": "...", "━": "-", "╸": "-", "╺": "-",
     "○": "o", "◆": "*", "▏": "|", "┃": "|", "→": "->", "\u2003": " ", "\u200b": "&#8203;",
+    "\u00a0": " ", "\u202f": " ", "’": "'",
 }  # fmt: skip
 """Plain form of each sign that the package prints. The last, in Markdown, keeps its meaning as an entity."""
 

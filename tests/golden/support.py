@@ -61,7 +61,8 @@ def plan_cache() -> Path:
 def unpack(folder: Path) -> Path:
     """Unpack the stored sweep, and return the folder that its command is given in."""
     with tarfile.open(HERE / "sweep.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
+        archive.extractall(folder)
     return folder
 
 

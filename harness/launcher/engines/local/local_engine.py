@@ -109,13 +109,12 @@ class LocalEngine:
             or (len(specs) == 1 and specs[0].platform not in VARIABLES)
         ):
             return
+        for spec in specs:
+            if spec.platform == "tpu" and spec.processes > 1:
+                raise UserError(f"engine.processes={spec.processes}: one process holds all chips of a host")
         self._inventory = find_devices(specs[0].platform)
         for spec in specs:
             self._inventory.check_width(spec.devices, spec.name)
-            if self._inventory.platform == "tpu" and spec.processes > 1:
-                raise UserError(
-                    f"engine.processes={spec.processes}: one process holds the chips of a TPU host."
-                )
         widths = sorted({spec.devices for spec in specs})
         counts = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
         devices = f"{len(self._inventory)} {self._inventory.platform} devices ({self._inventory.origin})"
