@@ -99,8 +99,15 @@ def sweep_dir(configs: Sequence[Config]) -> SweepDir:
 
 
 def check_trainable(configs: Sequence[Config]) -> None:
-    """Raise UserError for a cluster or a roster that exists only to plan with."""
+    """Raise UserError for a cluster or a roster that exists only to plan with, and for processes that would
+    share the chips of a host."""
     for config in configs:
+        count = config.engine.processes
+        if count > 1 and config.engine.name == "local" and config.cluster.platform == "tpu":
+            raise UserError(
+                f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host. "
+                "Remove engine.processes, or use engine=ray for a slice of several hosts."
+            )
         if config.cluster.kinds:
             raise UserError(
                 f"cluster={config.cluster.name} can be planned for, but not trained on. Train here "
@@ -144,11 +151,6 @@ def check_processes(blocks: Sequence[Block]) -> None:
             raise UserError(
                 f"engine.processes={count} does not divide the mesh of {run.name}, which has {run.devices} "
                 "devices. Choose a number that does."
-            )
-        if count > 1 and run.config.engine.name == "local" and run.config.cluster.platform == "tpu":
-            raise UserError(
-                f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host. "
-                "Remove engine.processes, or use engine=ray for a slice of several hosts."
             )
         if count > 1 and run.config.engine.isolation is Isolation.all:
             raise UserError(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.process_group import LOOPBACK
-from harness.core.errors import UserError
 from harness.core.file_locks import host_dir
 from harness.core.paths import file_name
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
@@ -109,9 +108,6 @@ class LocalEngine:
             or (len(specs) == 1 and specs[0].platform not in VARIABLES)
         ):
             return
-        for spec in specs:
-            if spec.platform == "tpu" and spec.processes > 1:
-                raise UserError(f"engine.processes={spec.processes}: one process holds all chips of a host")
         self._inventory = find_devices(specs[0].platform)
         for spec in specs:
             self._inventory.check_width(spec.devices, spec.name)
