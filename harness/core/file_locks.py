@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
-import stat
 import tempfile
 from pathlib import Path
 
 from harness.core.errors import UserError
+from harness.core.files.private_folder import private_folder
 
 _UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 """Error numbers of bucket mounts, and of network file systems without a lock service."""
@@ -36,18 +35,11 @@ def lock_file(descriptor: int, kind: int, folder: Path, way_out: str) -> None:
 def host_dir() -> Path:
     """Return the folder for locks of what each host has once, which a shared home must not hold. Raises
     UserError if it cannot be made, or if anybody else could write there."""
-    folder = Path(tempfile.gettempdir()) / f"ab-harness-{os.geteuid()}"
+    base = tempfile.gettempdir()
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        state = folder.lstat()
+        return private_folder(base)
     except OSError as error:
         raise UserError(
-            f"{folder}: the folder of this host's locks cannot be used ({error.strerror}). Name a folder for "
-            "temporary files with TMPDIR=FOLDER."
+            f"{error.filename or base}: the locks of this host cannot lie there ({error.strerror}). Name a "
+            "folder for temporary files with TMPDIR=FOLDER."
         ) from error
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
-        raise UserError(
-            f"{folder}: it is no folder that you alone can write. Remove it, or name a folder for temporary "
-            "files with TMPDIR=FOLDER."
-        )
-    return folder

@@ -90,7 +90,7 @@ def test_a_link_folder_that_others_can_write_is_refused_before_the_first_step(tm
     folder = tmp_path / f"ab-harness-{os.getuid()}"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(UserError, match=r"another user\. Rename the folder, or set TMPDIR"):
+    with pytest.raises(UserError, match=r"you alone can write\)\. Rename the folder, or set TMPDIR"):
         Checkpointer(RunDir(tmp_path / "exp[1]"), CheckpointConfig())
     folder.rmdir()
     folder.symlink_to(tmp_path)

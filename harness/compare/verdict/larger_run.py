@@ -1,4 +1,4 @@
-"""Which variant should a larger run take? ln k of the largest scale, carried to the target of the rule."""
+"""Bet on a larger run: ln k of the largest scale, carried to the target of the rule."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from pathlib import Path
 
 from harness.core.errors import UserError
+from harness.core.files.private_folder import private_folder
 
 _SPECIAL = re.compile(r"[^\w./ @,=+~-]")
 
@@ -41,17 +41,11 @@ def _link_folder(target: str) -> Path:
     base = next((base for base in (tempfile.gettempdir(), "/tmp") if not _SPECIAL.search(base)), None)
     if base is None:
         raise UserError(f"{target}: {_reason(tempfile.gettempdir())} has special characters too. {_WAY_OUT}")
-    folder = Path(base, f"ab-harness-{os.getuid()}")
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
+        return private_folder(base)
     except OSError as error:
-        raise UserError(
-            f"{target}: {_reason(str(folder))} cannot be created ({error.strerror}). {_WAY_OUT}"
-        ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise UserError(f"{target}: {_reason(str(folder))} can be written by another user. {_WAY_OUT}")
-    return folder
+        place = _reason(str(error.filename or base))
+        raise UserError(f"{target}: {place} cannot be used ({error.strerror}). {_WAY_OUT}") from error
 
 
 def _reason(folder: str) -> str:

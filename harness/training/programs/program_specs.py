@@ -64,8 +64,8 @@ class ProgramSpecs:
 
     @property
     def microbatch(self) -> jax.ShapeDtypeStruct:
-        """One micro-batch, int32 [sequences, T+1]: what a program without a gradient takes, so that it needs
-        no more memory than the step."""
+        """Micro-batch, int32 [sequences, T+1]. Evaluation takes one at a time, so it needs no more memory
+        than the step."""
         return jax.ShapeDtypeStruct(self.batch_shape[1:], jnp.int32, sharding=self.row_sharding)
 
     @functools.cached_property
