@@ -94,7 +94,7 @@ def test_a_link_folder_that_others_can_write_is_refused_before_the_first_step(tm
         Checkpointer(RunDir(tmp_path / "exp[1]"), CheckpointConfig())
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(UserError, match="another user"):
+    with pytest.raises(UserError, match="you alone can write"):
         Checkpointer(RunDir(tmp_path / "exp[1]"), CheckpointConfig())
     Checkpointer(RunDir(tmp_path / "plain"), CheckpointConfig())
 
