@@ -67,9 +67,8 @@ def compare_curves(
     control's loss falls an e-fold of tokens (SLOPE_GIVEN); horizon: the variant that is the control trained
     for another number of tokens, which gives that slope and is no treatment. match: what the runs got equal
     amounts of instead of tokens, "flops" or "seconds"; without a column for the seconds the caller vouches
-    for them. The control defaults to the
-    first variant. Tables have no hash of the examples, so pairing by seed is flagged ORDER_UNVERIFIED. Raises
-    UserError for unreadable tables and if there is nothing to compare.
+    for them. The control defaults to the first variant. Tables have no hash of the examples, so pairing by
+    seed is flagged ORDER_UNVERIFIED. Raises UserError for unreadable tables, and for too few to compare.
     """
     inputs = read_curve_inputs(
         tables, control=control, experiment=experiment, margin=margin, alpha=alpha, decayed=decayed,
