@@ -16,6 +16,7 @@ WITHOUT_JAX = (
     "harness.report",
     "harness.records",
     "harness.launcher.sweep",
+    "harness.estimate",
     "harness.plan",
     "harness.aot.hlo",
     "harness.aot.protocol",

@@ -77,7 +77,7 @@ GPUS = {
     "GB200": _blackwell("NVIDIA GB200", 0, 2.062, 197_897_748_480),
     "GB300": _blackwell("NVIDIA GB300", 3, 2.07, 297_021_079_552),
 }
-"""GPU specs by the names that clusters and published runs use (harness.plan.cluster.known_chips)."""
+"""GPU specs by the names that clusters and published runs use (harness.estimate.known_chips)."""
 
 
 def gpu_spec(name: str) -> GpuSpec:

@@ -1,10 +1,10 @@
 """Cost of training on a machine that is not here, each number with its interval and evidence."""
 
+from harness.estimate.clusters import Cluster, load_cluster
+from harness.estimate.layouts import Layout
+from harness.estimate.model_size import ModelShape, decoder_shape, shape_from_facts
 from harness.plan.allocation.run_days import RunCosts, run_costs
 from harness.plan.allocation.share_chips import allocate_chips
-from harness.plan.cluster.clusters import Cluster, load_cluster
-from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.model_size import ModelShape, decoder_shape, shape_from_facts
 from harness.plan.predict import CostPrediction, EvidenceKind, PlanEstimate, predict
 
 __all__ = [

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from harness.config.schema.cluster import ClusterConfig
+from harness.estimate.clusters import Cluster, cluster_from_config, machine_watts, meter_watts
+from harness.estimate.model_size import ModelShape, shape_from_facts
 from harness.plan.allocation.allocated_run import AllocatedRun
 from harness.plan.allocation.mixed_chips import as_single_kind, mixed_efficiency
 from harness.plan.allocation.run_days import RunCosts, run_costs
 from harness.plan.allocation.share_chips import allocate_chips
-from harness.plan.cluster.clusters import Cluster, cluster_from_config, machine_watts, meter_watts
-from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
 from harness.plan.plan_types import (
     EXACT_COUNTS,
     Alternative,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from harness.core.interval import Interval
-from harness.plan.cost_model.layouts import config_layout
-from harness.plan.cost_model.precision import run_precision
+from harness.estimate.layouts import config_layout
+from harness.estimate.precision import run_precision
 from harness.plan.plan_types import (
     EXACT_COUNTS,
     DescribedRun,

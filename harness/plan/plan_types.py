@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.config.schema.run import Config
-from harness.plan.cluster.reliability import RecoveryOption
-from harness.plan.cost_model.layouts import Layout
+from harness.estimate.layouts import Layout
+from harness.plan.allocation.reliability import RecoveryOption
 from harness.plan.predict import EvidenceKind, PlanEstimate
 from harness.records.run.provenance import Facts
 from harness.records.sweep.plan_file import ChipShare, RunOnChips

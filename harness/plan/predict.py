@@ -11,20 +11,20 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.interval import Interval
-from harness.plan.calibration import uncertainty
+from harness.estimate.calibration import FITTED_CALIBRATION, UNCERTAINTY, Calibration
+from harness.estimate.clusters import Cluster, Partition, load_cluster
+from harness.estimate.layouts import Layout, LayoutGrid, check_layout
+from harness.estimate.memory import MEMORY_LIMIT, device_memory
+from harness.estimate.model_size import ModelShape
+from harness.estimate.roofline import step_terms
 from harness.plan.calibration.published_run import PublishedRun, read_published_run
-from harness.plan.calibration.uncertainty import FITTED_CALIBRATION, Calibration, uncertainty_sources
-from harness.plan.cluster.clusters import Cluster, Partition, load_cluster
-from harness.plan.cost_model.layout_search import (
+from harness.plan.calibration.uncertainty import uncertainty_sources
+from harness.plan.layout_search import (
     EvaluatedLayout,
     LayoutChoice,
     evaluated_layout,
     search_layouts,
 )
-from harness.plan.cost_model.layouts import Layout, LayoutGrid, check_layout
-from harness.plan.cost_model.memory import MEMORY_LIMIT, device_memory
-from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.cost_model.roofline import step_terms
 
 MEMORY_UNCERTAINTY = 1.25
 """Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
@@ -196,5 +196,5 @@ def _notes(row: PublishedRun, num_devices: int, sources: Sequence[str], has_copy
         notes.append(f"{row.chips - num_devices} of {row.chips} devices stay idle: no layout divides them")
     if not has_copy and not row.is_published:
         notes.append("training waits while the state is saved: a device has no room for a copy of it")
-    width = "; ".join(f"{doubt} {uncertainty.UNCERTAINTY[doubt]:.2f}" for doubt in sources)
+    width = "; ".join(f"{doubt} {UNCERTAINTY[doubt]:.2f}" for doubt in sources)
     return (*notes, f"interval widened (sd in ln) for {width}") if sources else tuple(notes)

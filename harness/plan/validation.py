@@ -15,9 +15,10 @@ import numpy as np
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.core.interval import Interval
+from harness.estimate.calibration import Calibration
+from harness.estimate.model_size import ModelShape, read_number, require_number
 from harness.plan.calibration.published_run import PublishedRun, read_published_run, read_remat
-from harness.plan.calibration.uncertainty import REMEMBERED_WEIGHT, Calibration, uncertainty_sources
-from harness.plan.cost_model.model_size import ModelShape, read_number, require_number
+from harness.plan.calibration.uncertainty import REMEMBERED_WEIGHT, uncertainty_sources
 from harness.plan.predict import uncalibrated_cost
 
 

@@ -11,13 +11,13 @@ from jax.sharding import AxisType
 from harness.aot.hlo import read_hlo
 from harness.config.compose import compose
 from harness.config.schema.run import Remat
+from harness.estimate.layouts import Layout, LayoutGrid
+from harness.estimate.model_size import decoder_shape
+from harness.estimate.precision import FLOAT32
+from harness.estimate.roofline import step_traffic
 from harness.models import build
 from harness.models.flops import count_function_flops
 from harness.parallel.sharding.mesh import lane_mesh
-from harness.plan.cost_model.layouts import Layout, LayoutGrid
-from harness.plan.cost_model.model_size import decoder_shape
-from harness.plan.cost_model.precision import FLOAT32
-from harness.plan.cost_model.roofline import step_traffic
 from harness.training.programs.program_specs import ProgramSpecs
 
 ROWS, WIDTH, LAYERS = 4, 64, 5

@@ -26,8 +26,8 @@ from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.summary import DesignPower
 from harness.plan import Layout, decoder_shape, load_cluster, predict, shape_from_facts
 from harness.plan.allocation.allocated_run import LayoutFinder
+from harness.plan.allocation.reliability import RecoveryOption, daly_interval
 from harness.plan.allocation.share_chips import _assign_largest_first
-from harness.plan.cluster.reliability import RecoveryOption, daly_interval
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.records.run.provenance import Facts

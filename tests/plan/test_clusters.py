@@ -5,8 +5,8 @@ import pytest
 from harness.config.compose import CONF_FOLDER, compose
 from harness.config.run_identity import identity
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import GIB, cluster_from_config, described_clusters, load_cluster
-from harness.plan.cluster.known_chips import CHIPS, find_chip
+from harness.estimate.clusters import GIB, cluster_from_config, described_clusters, load_cluster
+from harness.estimate.known_chips import CHIPS, find_chip
 
 SHIPPED = ["colossus1", "colossus2", "h100_16k", "h100x8", "v5p_pod"]
 

@@ -18,6 +18,7 @@ from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
+from harness.estimate.layouts import enumerate_layouts
 from harness.plan import Layout, load_cluster
 from harness.plan.compilers import queries as room
 from harness.plan.compilers.queries import CompilerAnswer, ask_compilers, parse_targets
@@ -28,7 +29,6 @@ from harness.plan.compilers.trainable_mesh import (
     trainable_mask,
     with_layout,
 )
-from harness.plan.cost_model.layouts import enumerate_layouts
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_types import PlannedRun, SweepPlan
 from harness.records.run.config_file import read_config

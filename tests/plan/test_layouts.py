@@ -7,17 +7,17 @@ import pytest
 
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
-from harness.plan import Layout, load_cluster, predict
-from harness.plan.cluster.clusters import GIB, Links
-from harness.plan.cost_model.layouts import LayoutGrid, check_layout, divisors, enumerate_layouts
-from harness.plan.cost_model.memory import (
+from harness.estimate.clusters import GIB, Links
+from harness.estimate.layouts import LayoutGrid, check_layout, divisors, enumerate_layouts
+from harness.estimate.memory import (
     MEMORY_LIMIT,
     activation_values,
     device_memory,
     parameters_per_device,
 )
-from harness.plan.cost_model.precision import FLOAT32
-from harness.plan.cost_model.roofline import _ring_seconds, hardware_flops, step_terms, step_traffic
+from harness.estimate.precision import FLOAT32
+from harness.estimate.roofline import _ring_seconds, hardware_flops, step_terms, step_traffic
+from harness.plan import Layout, load_cluster, predict
 from harness.plan.predict import MEMORY_UNCERTAINTY
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 

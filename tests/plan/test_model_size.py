@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from harness.config.compose import compose
-from harness.plan.cost_model.model_size import decoder_shape, shape_from_facts
-from harness.plan.cost_model.precision import FLOAT32
+from harness.estimate.model_size import decoder_shape, shape_from_facts
+from harness.estimate.precision import FLOAT32
 from harness.worker.describe import describe
 from tests.plan.shapes import frontier, llama
 

@@ -6,9 +6,9 @@ import pytest
 
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
+from harness.estimate.memory import MEMORY_LIMIT
+from harness.estimate.precision import FP8
 from harness.plan import EvidenceKind, Layout, load_cluster, predict
-from harness.plan.cost_model.memory import MEMORY_LIMIT
-from harness.plan.cost_model.precision import FP8
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 LLAMA_LAYOUT = Layout(data=128, tensor=8, pipeline=16, virtual=4)

@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 
+from harness.estimate.calibration import FITTED_CALIBRATION, Calibration
 from harness.plan import predict
 from harness.plan.calibration.published_run import publication_of, read_published_run
-from harness.plan.calibration.uncertainty import FITTED_CALIBRATION, REMEMBERED_WEIGHT, Calibration
+from harness.plan.calibration.uncertainty import REMEMBERED_WEIGHT
 from harness.plan.validation import (
     convention_flops,
     cross_validate,

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.plan.cluster.clusters import gigawatt_hours, load_cluster, machine_watts, meter_watts
-from harness.plan.cluster.reliability import (
+from harness.estimate.clusters import gigawatt_hours, load_cluster, machine_watts, meter_watts
+from harness.plan.allocation.reliability import (
     RecoveryCosts,
     daly_interval,
     goodput,

@@ -9,7 +9,7 @@ from harness.aot.protocol import Target
 from harness.aot.tpu_slices import SLICES
 from harness.config.compose import compose
 from harness.core.errors import UserError
-from harness.plan.cluster.known_chips import CHIPS
+from harness.estimate.known_chips import CHIPS
 from harness.plan.compilers import offline_compilers
 from harness.plan.compilers.offline_compilers import compiler_topology
 

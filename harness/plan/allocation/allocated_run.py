@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import Cluster, Partition
-from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.model_size import ModelShape
+from harness.estimate.clusters import Cluster, Partition
+from harness.estimate.layouts import Layout
+from harness.estimate.model_size import ModelShape
 from harness.plan.predict import CostPrediction, predict
 
 Block = list[ModelShape]

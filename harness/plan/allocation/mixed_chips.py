@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.plan.cluster.clusters import Chip, Cluster, Links, Partition
-from harness.plan.cost_model.chip_efficiency import matmul_flops_per_second
+from harness.estimate.chip_efficiency import matmul_flops_per_second
+from harness.estimate.clusters import Chip, Cluster, Links, Partition
 
 
 def mixed_efficiency(cluster: Cluster, precision: str = "bf16") -> float:

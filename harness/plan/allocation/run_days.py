@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.plan.cluster.clusters import Cluster, gigawatt_hours, meter_watts
-from harness.plan.cluster.reliability import RecoveryOption, recovery_options
+from harness.estimate.clusters import Cluster, gigawatt_hours, meter_watts
+from harness.plan.allocation.reliability import RecoveryOption, recovery_options
 from harness.plan.predict import CostPrediction, PlanEstimate
 
 MIN_GOODPUT = 0.5

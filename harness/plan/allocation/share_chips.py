@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from harness.core.errors import UserError
+from harness.estimate.chip_efficiency import matmul_flops_per_second
+from harness.estimate.clusters import Cluster, Partition
+from harness.estimate.layouts import divisors
+from harness.estimate.model_size import ModelShape
 from harness.plan.allocation.allocated_run import (
     AllocatedRun,
     Block,
@@ -18,10 +22,6 @@ from harness.plan.allocation.allocated_run import (
     flatten_blocks,
     makespan,
 )
-from harness.plan.cluster.clusters import Cluster, Partition
-from harness.plan.cost_model.chip_efficiency import matmul_flops_per_second
-from harness.plan.cost_model.layouts import divisors
-from harness.plan.cost_model.model_size import ModelShape
 
 ROUNDS = 3
 """Number of times that shares are computed again from the days of the last allocation."""

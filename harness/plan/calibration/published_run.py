@@ -13,17 +13,17 @@ from typing import Any
 
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import Chip, Links
-from harness.plan.cluster.known_chips import find_chip
-from harness.plan.cost_model.layouts import Layout
-from harness.plan.cost_model.model_size import (
+from harness.estimate.clusters import Chip, Links
+from harness.estimate.known_chips import find_chip
+from harness.estimate.layouts import Layout
+from harness.estimate.model_size import (
     ModelShape,
     causal_attention_flops,
     decoder_shape,
     read_number,
     require_number,
 )
-from harness.plan.cost_model.precision import FP4, FP8, MIXED, TrainingPrecision
+from harness.estimate.precision import FP4, FP8, MIXED, TrainingPrecision
 
 REMAT_NAMES = {
     "": Remat.none, "none": Remat.none, "selective": Remat.dots, "minimal": Remat.dots, "full": Remat.full,

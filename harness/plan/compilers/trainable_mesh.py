@@ -11,11 +11,11 @@ import numpy as np
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import cluster_from_config
-from harness.plan.cost_model.layout_search import search_layouts
-from harness.plan.cost_model.layouts import Layout, LayoutGrid, config_layout, divisors
-from harness.plan.cost_model.memory import device_memory
-from harness.plan.cost_model.model_size import ModelShape, shape_from_facts
+from harness.estimate.clusters import cluster_from_config
+from harness.estimate.layouts import Layout, LayoutGrid, config_layout, divisors
+from harness.estimate.memory import device_memory
+from harness.estimate.model_size import ModelShape, shape_from_facts
+from harness.plan.layout_search import search_layouts
 from harness.plan.plan_types import DescribedRun, PlannedRun
 
 MESH_AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config.schema.run import Remat
-from harness.plan.cluster.clusters import Chip, Links
-from harness.plan.cost_model.chip_efficiency import EXPERT_SHARE, LOW_PRECISION_SHARES, peak_share
-from harness.plan.cost_model.layouts import LayoutGrid
-from harness.plan.cost_model.memory import parameters_per_device
-from harness.plan.cost_model.model_size import TRAIN_FLOPS_MULTIPLE, ModelShape
+from harness.estimate.chip_efficiency import EXPERT_SHARE, LOW_PRECISION_SHARES, peak_share
+from harness.estimate.clusters import Chip, Links
+from harness.estimate.layouts import LayoutGrid
+from harness.estimate.memory import parameters_per_device
+from harness.estimate.model_size import TRAIN_FLOPS_MULTIPLE, ModelShape
 
 EXPOSED_TENSOR = {True: 0.5, False: 1.0}
 """Exposed share of `tensor` collectives, by TrainingPrecision.fused_kernels."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.config.schema.run import Config, Remat
 from harness.core.errors import UserError
-from harness.plan.cost_model.model_size import ModelShape
+from harness.estimate.model_size import ModelShape
 
 AXES = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
 """Axes that devices are split over."""

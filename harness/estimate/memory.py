@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Remat
-from harness.plan.cost_model.layouts import LayoutGrid
-from harness.plan.cost_model.model_size import ModelShape
+from harness.estimate.layouts import LayoutGrid
+from harness.estimate.model_size import ModelShape
 
 MEMORY_LIMIT = 0.8
 """Share of a chip's memory that a plan may use; the rest is for the runtime and fragmentation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.plan.cluster.clusters import Cluster, Partition
+from harness.estimate.clusters import Cluster, Partition
 
 SAVE_PAUSE_HOURS = 15 / 3600
 """Hours that a save stops training for beside its bytes: to agree on a step and to copy. Assumed."""

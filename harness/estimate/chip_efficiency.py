@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.plan.cluster.clusters import Chip
+from harness.estimate.clusters import Chip
 
 PEAK_SHARES = {
     "A100": 0.80, "A800": 0.80, "H": 0.68, "GB": 0.70, "B": 0.70, "TPU": 0.85, "MI": 0.55, "V100": 0.75,

@@ -4,7 +4,7 @@ a test keeps both equal."""
 from __future__ import annotations
 
 from harness.core.errors import UserError, did_you_mean
-from harness.plan.cluster.clusters import Chip, Links
+from harness.estimate.clusters import Chip, Links
 
 
 def _chip(name: str, gigabytes: float, gb_s: float, *peaks: float) -> Chip:

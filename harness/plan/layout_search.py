@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.errors import UserError
-from harness.plan.cluster.clusters import GIB, Chip, Links
-from harness.plan.cost_model.layouts import AXES, REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
-from harness.plan.cost_model.memory import MEMORY_LIMIT, DeviceMemory, device_memory
-from harness.plan.cost_model.model_size import ModelShape
-from harness.plan.cost_model.roofline import StepTerms, step_terms
+from harness.estimate.clusters import GIB, Chip, Links
+from harness.estimate.layouts import AXES, REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
+from harness.estimate.memory import MEMORY_LIMIT, DeviceMemory, device_memory
+from harness.estimate.model_size import ModelShape
+from harness.estimate.roofline import StepTerms, step_terms
 from harness.records.run.save_copy import save_copy_bytes
 
 RUNNERS_UP = 5

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config.schema.run import Config, ModelFamily
 from harness.core.errors import UserError
-from harness.plan.cost_model.precision import MIXED, TrainingPrecision, run_precision
+from harness.estimate.precision import MIXED, TrainingPrecision, run_precision
 from harness.records.run.provenance import Facts
 
 TRAIN_FLOPS_MULTIPLE = 3

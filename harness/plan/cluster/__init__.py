@@ -1,1 +1,0 @@
-"""Described clusters: chips, links, failures, power."""

@@ -1,1 +1,0 @@
-"""Memory and time of a step on a described chip."""
