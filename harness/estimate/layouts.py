@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
+from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config, Remat
 from harness.core.errors import UserError
+from harness.estimate.layout_limits import MESH_AXES
 from harness.estimate.model_size import ModelShape
 
 AXES = ("data", "fsdp", "tensor", "expert", "pipeline", "context")
@@ -125,6 +125,15 @@ def config_layout(config: Config) -> Layout:
     return Layout(**dataclasses.asdict(mesh), microbatch=microbatch, remat=compute.remat)
 
 
+def with_layout(config: Config, layout: Layout) -> Config:
+    """Return a config with a layout's mesh, micro-batches and remat."""
+    mesh = MeshConfig(**{axis: getattr(layout, axis) for axis in MESH_AXES})
+    parts = mesh.data * mesh.fsdp * mesh.expert
+    microbatches = max(1, config.scale.batch // (parts * layout.microbatch))
+    compute = dataclasses.replace(config.compute, remat=layout.remat, microbatches=microbatches)
+    return dataclasses.replace(config, mesh=mesh, compute=compute)
+
+
 def check_layout(model: ModelShape, layout: Layout) -> None:
     """Check that every axis divides what it splits. Raises UserError for the first that does not."""
     if min(dataclasses.astuple(layout)[:-1]) < 1:
@@ -143,60 +152,6 @@ def check_layout(model: ModelShape, layout: Layout) -> None:
         if total % size:
             trouble = f"{axis} = {size} does not divide {size_name} = {total} of {model.name}"
             raise UserError(f"{trouble}. Lower {axis}, or choose {size_name} as a multiple of it.")
-
-
-def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
-    """Return every layout worth evaluating on at most `devices` devices, without remat. Axes divide what they
-    split, tensor stays in a fast domain, and the batch is split as often as the other devices allow."""
-    rows = np.concatenate([np.empty((0, 9), np.int64), *_layout_rows(model, devices, fast_domain)])
-    return LayoutGrid(*rows.T)
-
-
-def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[np.ndarray]:
-    """Yield rows in the order of a grid's columns, for each way to split a sequence's work."""
-    replicas = divisors(model.batch)
-    tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, 64)]
-    contexts = [
-        n for n in divisors(64) if n == 1 or (model.sequence % n == 0 and model.sequence // n >= 1024)
-    ]
-    for tensor, context, (pipeline, virtual) in product(tensors, contexts, _pipeline_stages(model.layers)):
-        parts = devices // (tensor * context * pipeline)
-        # A pipeline wants as many micro-batches as it has stages.
-        replicas_used = max((r for r in replicas if r <= parts and model.batch // r >= pipeline), default=0)
-        if replicas_used:
-            data, fsdp, expert, microbatch = _batch_splits(replicas_used, model.batch, model.experts).T
-            columns = data, fsdp, tensor, expert, pipeline, context, microbatch, virtual, 0
-            yield np.stack(np.broadcast_arrays(*columns), axis=1)
-
-
-@functools.cache
-def _batch_splits(replicas: int, batch: int, experts: int) -> np.ndarray:
-    """Return (data, fsdp, expert, microbatch), one row for each way to split the batch over the replicas."""
-    rows = [
-        (replicas // expert // fsdp, fsdp, expert, microbatch)
-        for expert in (divisors(experts) if experts else [1])
-        if replicas % expert == 0
-        for fsdp in _thin_out(divisors(replicas // expert))
-        for microbatch in sorted({1, 2, 4, min(batch // replicas, 64)})
-        if (batch // replicas) % microbatch == 0
-    ]
-    return np.array(rows, np.int64)
-
-
-def _pipeline_stages(layers: int) -> list[tuple[int, int]]:
-    """Return (pipeline, virtual) pairs: stages that divide the layers, passed in one turn or most turns."""
-    stages = []
-    for pipeline in (p for p in divisors(layers) if p <= 64):
-        turns = [1] if pipeline == 1 else [v for v in divisors(layers // pipeline) if v <= 8]
-        stages += [(pipeline, v) for v in sorted({turns[0], turns[-1]})]
-    return stages
-
-
-def _thin_out(values: Sequence[int], count: int = 8) -> Sequence[int]:
-    """Return at most `count` of the values, evenly over their order, with the first and the last."""
-    if len(values) <= count:
-        return values
-    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
 def divisors(n: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.config.schema.run import Config, ModelFamily
 from harness.core.errors import UserError
+from harness.estimate.layout_limits import LayoutLimits, layout_limits
 from harness.estimate.precision import MIXED, TrainingPrecision, run_precision
 from harness.records.run.provenance import Facts
 
@@ -58,6 +59,8 @@ class ModelShape:
     parameters_by_axes: tuple[tuple[tuple[str, ...], int], ...] = ()
     """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split
     all, and `expert` the routed experts."""
+    limits: LayoutLimits | None = None
+    """Layouts that a run of the harness can be trained in; None: a model of others, in any layout."""
     block: str = ""
     """Block of runs that get equally many chips; empty: the run has no sibling."""
 
@@ -190,6 +193,7 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         tokens=config.scale.tokens,
         precision=run_precision(config, facts),
         parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
+        limits=layout_limits(config, facts),
         block=f"{config.scale.name}/seed{config.seed}",
     )
 

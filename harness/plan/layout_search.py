@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.core.errors import UserError
 from harness.estimate.clusters import GIB, Chip, Links
-from harness.estimate.layouts import AXES, REMAT_CODES, Layout, LayoutGrid, enumerate_layouts
+from harness.estimate.layouts import AXES, REMAT_CODES, Layout, LayoutGrid
 from harness.estimate.memory import MEMORY_LIMIT, DeviceMemory, device_memory
 from harness.estimate.model_size import ModelShape
 from harness.estimate.roofline import StepTerms, step_terms
+from harness.plan.candidate_layouts import enumerate_layouts
 from harness.records.run.save_copy import save_copy_bytes
 
 RUNNERS_UP = 5
@@ -61,15 +61,12 @@ def search_layouts(
     chip: Chip,
     links: Links,
     limit: float = MEMORY_LIMIT,
-    mask: Callable[[LayoutGrid], np.ndarray] | None = None,
 ) -> LayoutChoice:
-    """Return the fastest layout that fits on at most `devices` chips. `mask`: selects the layouts to search.
-    Raises UserError if none fits, with the smallest that was tried."""
+    """Return the fastest layout that fits on at most `devices` chips. Raises UserError if none fits, with the
+    smallest that was tried."""
     layouts = enumerate_layouts(model, devices, links.scale_up_domain)
-    layouts = layouts.select(mask(layouts)) if mask else layouts
     if not len(layouts):
-        batch = f"its batch of {model.batch} sequences cannot be split over {devices} devices"
-        raise UserError(f"{model.name}: {batch}. Give fewer devices or a larger scale.batch.")
+        raise UserError(_no_layout(model, devices))
     limit_bytes = limit * chip.memory
     layouts = _least_remat(model, layouts, limit_bytes)
     seconds, memory = step_terms(model, layouts, chip, links), device_memory(model, layouts)
@@ -99,8 +96,19 @@ def search_layouts(
     return LayoutChoice(best, tuple(map(with_reason, runners_up)), tuple(map(with_reason, rejected)), typical)
 
 
+def _no_layout(model: ModelShape, devices: int) -> str:
+    batch = f"{model.name}: its batch of {model.batch} sequences cannot be split over {devices} devices"
+    if model.limits is None or not model.limits.fixed:
+        return f"{batch}. Give fewer devices or a larger scale.batch."
+    fixed = ", ".join(model.limits.fixed)
+    return f"{batch} with {fixed} of its config. Leave one of these out, or choose numbers that divide."
+
+
 def _least_remat(model: ModelShape, layouts: LayoutGrid, limit: float) -> LayoutGrid:
-    """Return each layout with as little remat as its memory allows, since more is never faster."""
+    """Return each layout with as little remat as its memory allows, since more is never faster; with that of
+    the config if it chooses one."""
+    if model.limits is not None and model.limits.remat is not None:
+        return layouts.with_remat(REMAT_CODES.index(model.limits.remat))
     codes = np.full(len(layouts), len(REMAT_CODES) - 1)
     for code in reversed(range(len(REMAT_CODES) - 1)):
         fits = device_memory(model, layouts.with_remat(code)).total <= limit

@@ -60,6 +60,8 @@ def _plan_run(cluster: Cluster, member: AllocatedRun) -> PlannedRun:
         active_parameters=model.active_parameters,
         flops_per_token=model.flops_per_token,
         tokens=model.tokens,
+        batch=model.batch,
+        fixed=model.limits.fixed if model.limits else (),
         kind=member.kind,
         chips=member.chips,
         devices=0,

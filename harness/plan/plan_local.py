@@ -73,6 +73,7 @@ def _plan_run(run: DescribedRun, estimate: _TimeEstimate, begins: float) -> Plan
         active_parameters=facts.active_parameters or facts.non_embedding,
         flops_per_token=facts.flops_per_token,
         tokens=facts.steps * facts.tokens_per_step,
+        batch=run.config.scale.batch,
         kind=run.config.cluster.platform,
         chips=mesh.devices,
         devices=mesh.devices,

@@ -63,7 +63,11 @@ class PlannedRun(RunOnChips):
     tokens: int | None
     memory: dict[str, PlanEstimate] = field(default_factory=dict)
     days: PlanEstimate | None = None
+    batch: int
+    """Sequences of a step, which the layout splits."""
     layout: Layout | None = None
+    fixed: tuple[str, ...] = ()
+    """Parts of the layout that the config had chosen, such as `mesh.tensor=2`."""
     alternatives: tuple[Alternative, ...] = ()
     """Next best layouts, then faster ones that do not fit and the best without each axis; empty where a
     sibling's layout was taken."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.schema.run import Config
+from harness.config.schema.run import Config, DataKind
 from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.core.jax_variables import drop_jax_options
@@ -88,6 +88,7 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.param_specs),
+        divisors=_axis_divisors(config, trainable_model.stored_specs),
         tokenizer=data.tokenizer,
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
@@ -120,15 +121,28 @@ def _parameters_by_mesh_axes(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
     return sizes
 
 
+def _axis_divisors(config: Config, specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+    """Return the number that the size of each mesh axis must divide, besides the batch. An axis that splits
+    nothing of this model has none."""
+    from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES
+
+    divisors = {"context": config.data.sequence_length} if config.data.kind is DataKind.text else {}
+    sizes = [pair for spec in specs.values() for pair in zip(spec.axes, spec.shape, strict=True)]
+    for axis, size in sizes:
+        if isinstance(mesh_axis := LOGICAL_AXIS_RULES.get(axis or ""), str):
+            divisors[mesh_axis] = math.gcd(divisors.get(mesh_axis, 0), size)
+    return divisors
+
+
 def _state_bytes(config: Config, trainable_model: TrainableModel) -> int:
     """Return the bytes of all parameters, and of gradients and optimizer state of the trainable ones."""
     import jax
-    import jax.numpy as jnp
 
     from harness.training.trainable.trainable_model import split_trainable
 
     specs = trainable_model.stored_specs.items()
-    params = {path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in specs}
+    dtypes = trainable_model.dtypes
+    params = {path: jax.ShapeDtypeStruct(spec.shape, dtypes[path]) for path, spec in specs}
     trainable, _ = split_trainable(params, trainable_model.trainable_paths)
     optimizer = trainable_model.build_optimizer(config.optimizer)
     leaves = jax.tree.leaves([params, trainable, jax.eval_shape(optimizer.init, trainable)])

@@ -58,6 +58,7 @@ def facts_of(config) -> Facts:
         flops_per_token=shape.flops_per_token,
         paths={},
         active_parameters=shape.active_parameters,
+        divisors={"fsdp": shape.width, "tensor": shape.heads, "context": shape.sequence},
     )
 
 

@@ -94,6 +94,7 @@ def planned_runs(*named, unit="nats a token", tokens=10**9, flops=1e4):
         planned.append(
             PlannedRun(
                 name=f"{name}/seed0", parameters=1, active_parameters=1, flops_per_token=flops, tokens=tokens,
+                batch=8,
                 kind="h100", chips=100, devices=100, days=PlanEstimate(10.0, 8.0, 13.0, EvidenceKind.assumed),
             )
         )  # fmt: skip

@@ -18,23 +18,16 @@ from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
-from harness.estimate.layouts import enumerate_layouts
-from harness.plan import Layout, load_cluster
+from harness.estimate.layouts import config_layout, with_layout
+from harness.plan import Layout
 from harness.plan.compilers import queries as room
 from harness.plan.compilers.queries import CompilerAnswer, ask_compilers, parse_targets
-from harness.plan.compilers.trainable_mesh import (
-    fastest_trainable,
-    planned_memory,
-    smaller_mesh,
-    trainable_mask,
-    with_layout,
-)
+from harness.plan.compilers.trainable_mesh import planned_config, planned_memory, smaller_mesh
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_types import PlannedRun, SweepPlan
 from harness.records.run.config_file import read_config
 from tests.cli.test_plan import asked_for, facts_of, made_up
 from tests.plan.requested import RequestedRun
-from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 __all__ = ["made_up"]
 
@@ -67,7 +60,7 @@ def local(count: int = 1, **nodes) -> tuple[list[RequestedRun], SweepPlan]:
 def planned(name: str, **changed) -> PlannedRun:
     return PlannedRun(
         name=name, parameters=1, active_parameters=1, flops_per_token=1.0, tokens=1, kind="h100", chips=1,
-        devices=1, **changed,
+        devices=1, batch=8, **changed,
     )  # fmt: skip
 
 
@@ -158,28 +151,15 @@ def test_other_machines_compilers_are_asked_where_they_are(monkeypatch):
     assert "cluster=local has no chips to compile for" in here.error
 
 
-@pytest.mark.parametrize("model", [*frontier(), KIMI_LIKE, llama()], ids=lambda model: model.name)
-def test_meshes_that_the_harness_trains_in_divide_what_it_splits(model):
-    layouts = enumerate_layouts(model, 16_384, 72)
-    chosen = layouts.select(trainable_mask(model)(layouts))
-    assert 0 < len(chosen) < len(layouts)
-    assert (chosen.pipeline * chosen.context == 1).all()
-    for size in (model.heads, model.kv_heads, model.vocabulary, model.ffn):
-        assert (size % chosen.tensor == 0).all()
-    assert (model.width % chosen.fsdp == 0).all()
-    assert (model.batch % (chosen.replicas * chosen.microbatch) == 0).all()
-
-
-def test_the_mesh_of_a_planned_run_fits_its_devices_and_its_memory():
+def test_the_mesh_of_a_planned_run_is_that_of_its_plan():
     (run,) = asked_for(1)
     run.config.cluster = compose(["cluster=h100_16k"]).cluster
-    part = load_cluster("h100_16k").partition()
-    sweep_plan = plan_on_cluster([run], run.config.cluster)
-    config = fastest_trainable(run, sweep_plan.runs[0])
-    assert 1 < config.mesh.devices <= sweep_plan.runs[0].devices
-    assert sum(planned_memory(run, config).values()) <= 0.8 * part.chip.memory
-    with pytest.raises(UserError, match=r"alone, as the harness trains, .* fits nowhere on 2 x H100"):
-        fastest_trainable(run, dataclasses.replace(sweep_plan.runs[0], devices=2))
+    (planned_run,) = plan_on_cluster([run], run.config.cluster).runs
+    config = planned_config(run, planned_run)
+    assert config_layout(config) == planned_run.layout
+    assert planned_memory(run, config)["weights"] == pytest.approx(planned_run.memory["weights"].value)
+    with pytest.raises(UserError, match="fits nowhere"):
+        planned_config(run, planned(run.name, verdict=f"{run.name} fits nowhere"))
 
 
 def test_a_layout_becomes_mesh_microbatches_and_remat():

@@ -8,7 +8,7 @@ import pytest
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
 from harness.estimate.clusters import GIB, Links
-from harness.estimate.layouts import LayoutGrid, check_layout, divisors, enumerate_layouts
+from harness.estimate.layouts import LayoutGrid, check_layout, divisors
 from harness.estimate.memory import (
     MEMORY_LIMIT,
     activation_values,
@@ -18,6 +18,7 @@ from harness.estimate.memory import (
 from harness.estimate.precision import FLOAT32
 from harness.estimate.roofline import _ring_seconds, hardware_flops, step_terms, step_traffic
 from harness.plan import Layout, load_cluster, predict
+from harness.plan.candidate_layouts import enumerate_layouts
 from harness.plan.predict import MEMORY_UNCERTAINTY
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 

@@ -52,7 +52,7 @@ def run(name: str, kind: str, chips: int, devices: int, days: float | None, **ch
     known = {"memory": parts, "memory_limit": 64.0 * GIB} if devices else {}
     planned = PlannedRun(
         name=name, parameters=10**12, active_parameters=10**11, flops_per_token=1e12, tokens=10**13,
-        kind=kind, chips=chips, devices=devices, chip_memory=80.0 * GIB, days=ends,
+        kind=kind, chips=chips, devices=devices, batch=8, chip_memory=80.0 * GIB, days=ends,
     )  # fmt: skip
     return dataclasses.replace(planned, **{**known, **changed})
 

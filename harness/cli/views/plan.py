@@ -117,11 +117,13 @@ def _memory_table(runs: Runs, names: dict[str, str]) -> Table:
 
 
 def _layout_table(runs: Runs, names: dict[str, str]) -> Table:
+    columns = ("run", "kind", "chips", "in use", "layout", "fixed by the config")
     rows = (
-        (names[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"))
+        (names[run.name], run.kind, f"{run.chips:,}", f"{run.devices:,}", str(run.layout or "none fits"),
+         ", ".join(run.fixed) or MISSING)
         for run in runs
-    )
-    return make_table(("run", "kind", "chips", "in use", "layout"), rows)
+    )  # fmt: skip
+    return make_table(columns, rows)
 
 
 def _alternative_table(run: PlannedRun) -> Table:

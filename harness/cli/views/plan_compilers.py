@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from harness.aot.protocol import CompileStats
 from harness.core.number_format import GIB, MISSING, format_count, format_number
+from harness.estimate.layout_limits import MESH_AXES
 from harness.plan.compilers.queries import CompilerAnswer
-from harness.plan.compilers.trainable_mesh import MESH_AXES
 from harness.report.frames.saved_plan import PlanSection
 from harness.report.tables.text_table import Table, make_table
 

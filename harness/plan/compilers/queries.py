@@ -22,7 +22,7 @@ from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
 from harness.core.hashing import to_plain
 from harness.plan.compilers.offline_compilers import compiler_topology, plan_python
-from harness.plan.compilers.trainable_mesh import fastest_trainable, planned_memory, smaller_mesh
+from harness.plan.compilers.trainable_mesh import planned_config, planned_memory, smaller_mesh
 from harness.plan.plan_types import DescribedRun, PlannedRun, SweepPlan
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import code_hash, code_hash_of, package_versions
@@ -133,7 +133,7 @@ def _ask_target(runs: Sequence[DescribedRun], plan: SweepPlan, target: Target) -
 
 def _query(run: DescribedRun, planned: PlannedRun, target: Target) -> _CompilerQuery:
     """Return the query of a run. Raises UserError if there is no step to compile."""
-    config, note = smaller_mesh(fastest_trainable(run, planned), MAX_DEVICES.get(target, sys.maxsize))
+    config, note = smaller_mesh(planned_config(run, planned), MAX_DEVICES.get(target, sys.maxsize))
     topology = ""
     if target in OFFLINE_TARGETS:
         if planned.kind not in config.cluster.kinds:

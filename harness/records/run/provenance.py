@@ -89,10 +89,17 @@ class Facts:
     loss_unit: str = "nats a token"
     splits: dict[str, int] = field(default_factory=dict)
     """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
+    divisors: dict[str, int] = field(default_factory=dict)
+    """Number that the size of each mesh axis must divide, besides the batch; empty: not described."""
     tokenizer: str = ""
     """Fingerprint of the tokenizer; empty for images, and if it is not described."""
     sources: dict[str, SourceFacts] = field(default_factory=dict)
     """Sources by name; empty: not described."""
+
+    @property
+    def table_rows(self) -> int:
+        """Number of rows of a text model's embedding and head: the vocabulary, and rows that are no token."""
+        return self.paths.get("embedding", [self.shape["vocabulary"]])[0]
 
     def __post_init__(self) -> None:
         """Parse sources that come from JSON. Raises TypeError if they are malformed."""
