@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 from tests.budget import lines, seconds_by_room
 
 os.environ.update(cpu_env(devices=8))

@@ -16,9 +16,9 @@ from typing import Any
 
 from harness.aot.protocol import CompileRequest, Target
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.core.hashing import to_plain
+from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.records.run.config_file import read_config
 
 CPU_ENV = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}

@@ -15,7 +15,8 @@ from typing import Any
 from harness.cli.exit_status import exit_status
 from harness.core.atomic_files import keep_own_access
 from harness.core.errors import UserError, did_you_mean
-from harness.core.jax_variables import drop_jax_options
+from harness.core.jax_setup.jax_range import check_jax_version, newer_jax_note
+from harness.core.jax_setup.jax_variables import drop_jax_options
 
 VERBS = (
     "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop", "cache",
@@ -43,7 +44,7 @@ def _run(name: str, options: Sequence[str]) -> int:
         verb = _verb(name)
         _check_working_folder()
         keep_own_access()
-        _drop_jax_options(name)
+        _prepare_jax(name)
         return verb.run(options)
     return 0
 
@@ -59,10 +60,16 @@ def _check_working_folder() -> None:
         raise UserError("The current folder was deleted. Change to one that exists.") from None
 
 
-def _drop_jax_options(verb: str) -> None:
-    """Leave out of this process and its children what the shell says of JAX's options."""
+def _prepare_jax(verb: str) -> None:
+    """Leave out of this process and its children what the shell says of JAX's options, and say what was not
+    tried. Raises UserError for a JAX that is too old, unless the verb needs none."""
     dropped = drop_jax_options()
-    if dropped and verb not in WITHOUT_JAX:
+    if verb in WITHOUT_JAX:
+        return
+    check_jax_version()
+    if note := newer_jax_note():
+        print(note, file=sys.stderr)
+    if dropped:
         is_or_are = "is" if len(dropped) == 1 else "are"
         print(f"{', '.join(dropped)} {is_or_are} not used: a run sets JAX's options itself.", file=sys.stderr)
 

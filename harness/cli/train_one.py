@@ -11,8 +11,8 @@ from harness.cli.hydra_jobs import RunFailed
 from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
 from harness.core.cache.cache_dir import check_cache_writable
-from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
+from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.launcher import run_directories
 from harness.launcher.placement import frozen
 from harness.launcher.run_directories import RunAction

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import Config
-from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
-from harness.core.jax_variables import drop_jax_options
+from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import Checkpoint
 from harness.records.sweep.trusted_modules import check_trusted

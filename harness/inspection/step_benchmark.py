@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.pair_check import check_block
-from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
+from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
 from harness.inspection.host_load import OtherLoad
 from harness.inspection.timing_quads import (
     MIN_STEPS,

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.schema.run import Config, DataKind
-from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
-from harness.core.jax_variables import drop_jax_options
+from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.jax_range import check_jax_version
+from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.data.open_data import describe_run_data
 from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, SourceFacts
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     answers = []
     for path in argv:
         try:
+            check_jax_version()
             answers.append({"facts": dataclasses.asdict(describe(read_config(Path(path))))})
         except UserError as error:
             answers.append({"error": str(error)})

@@ -21,9 +21,10 @@ from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, Process
 from harness.config.process_group import from_env as processes_from_env
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.atomic_files import keep_own_access
-from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.core.jax_variables import drop_jax_options
+from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
+from harness.core.jax_setup.jax_range import check_jax_version
+from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import remove_partial_files
@@ -118,7 +119,9 @@ def _read_prepared_run(run: RunDir) -> PreparedRun:
 
 
 def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvous: Rendezvous | None) -> None:
-    """Set the number of devices, enough for all runs at once, and the flags of this process."""
+    """Set the number of devices, enough for all runs at once, and the flags of this process. Raises UserError
+    for a JAX that is too old, which another host of a cluster may have."""
+    check_jax_version()
     count = rendezvous.processes.count if rendezvous else 1
     total = sum(task.config.mesh.devices for task in tasks) // count
     if tasks[0].config.cluster.platform == "cpu":

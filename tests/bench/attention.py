@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 
 os.environ.update(cpu_env(1))
 

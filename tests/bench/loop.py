@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 
 os.environ.update(cpu_env(2))
 

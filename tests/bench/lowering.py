@@ -5,7 +5,7 @@ import os
 import sys
 
 from harness.config.compose import compose
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 
 
 def main(fsdp: int) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 
 os.environ.update(cpu_env(1))
 

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 
-from harness.core import cpu_flags
+from harness.core.jax_setup import cpu_flags
 
 
 def test_xla_accepts_every_flag_and_jax_is_not_imported_for_it():
     program = (
         "import os, sys\n"
-        "from harness.core.cpu_flags import cpu_env\n"
+        "from harness.core.jax_setup.cpu_flags import cpu_env\n"
         "os.environ.update(cpu_env(3))\n"
         "assert 'jax' not in sys.modules and 'jaxlib' not in sys.modules\n"
         "import jax\n"
@@ -21,6 +21,22 @@ def test_xla_accepts_every_flag_and_jax_is_not_imported_for_it():
     assert len(cpu_flags.cpu_env(3)["XLA_FLAGS"].split()) == 5
 
 
-def test_a_jaxlib_that_was_not_tried_gets_no_flags(monkeypatch):
-    monkeypatch.setattr(cpu_flags, "_jaxlib_version", lambda: "0.11.0")
-    assert cpu_flags.cpu_env(2) == {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""}
+def test_a_flag_that_xla_does_not_know_is_left_out(monkeypatch):
+    """XLA aborts on an unknown flag, and on an unknown word as its value."""
+    unknown = ("--xla_cpu_never_was=1", f"{cpu_flags.YNN_PRODUCTS}_NEVER_WAS")
+    monkeypatch.setattr(cpu_flags, "CPU_FLAGS", (unknown[0], cpu_flags.ONE_MODULE, unknown[1]))
+    cpu_flags.unknown_flags.cache_clear()
+    try:
+        assert cpu_flags.unknown_flags() == unknown
+        assert cpu_flags.cpu_env(2)["XLA_FLAGS"] == cpu_flags.ONE_MODULE
+    finally:
+        cpu_flags.unknown_flags.cache_clear()
+
+
+def test_a_jaxlib_without_its_library_gets_no_flags(monkeypatch):
+    monkeypatch.setattr(cpu_flags, "_xla_library", lambda: None)
+    cpu_flags.unknown_flags.cache_clear()
+    try:
+        assert cpu_flags.cpu_env(2) == {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""}
+    finally:
+        cpu_flags.unknown_flags.cache_clear()

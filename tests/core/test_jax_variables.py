@@ -1,6 +1,6 @@
 """The shell's variables: options of JAX are left out, those of compilers are part of keys and records."""
 
-from harness.core.jax_variables import compiler_variables, drop_jax_options
+from harness.core.jax_setup.jax_variables import compiler_variables, drop_jax_options
 
 
 def test_options_that_change_numbers_are_dropped_and_named():

@@ -257,7 +257,7 @@ def test_on_eight_devices_as_on_one_and_split_as_it_was(name, layers):
 
 BITS = """
 import hashlib, os
-from harness.core.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env
 os.environ.update(cpu_env(1))
 from tests.training.test_optimizers import bits
 print(bits())

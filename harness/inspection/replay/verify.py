@@ -21,9 +21,9 @@ from harness.compare.checkpoints.replay_check import (
     largest_difference,
 )
 from harness.config.schema.run import Config, ends_decayed
-from harness.core.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.errors import UserError
-from harness.core.jax_variables import drop_jax_options
+from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
+from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.inspection.replay.conditions import changed_conditions, unrecorded_conditions
 from harness.inspection.replay.step_range import StepRange, find_step_range
 from harness.records.run import environment

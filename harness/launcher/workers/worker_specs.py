@@ -7,9 +7,9 @@ from pathlib import Path
 
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.worker_options import to_env
-from harness.core.cpu_flags import cpu_env
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory
+from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.host_devices import VARIABLES, find_devices

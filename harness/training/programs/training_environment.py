@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend import backend as jax_backend
 
-from harness.core.jax_variables import compiler_variables
+from harness.core.jax_setup.jax_variables import compiler_variables
 from harness.parallel.processes.jax_distributed import COLLECTIVES
 from harness.records.run.environment import Environment
 from harness.records.run.provenance import package_versions

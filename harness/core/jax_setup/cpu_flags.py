@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from importlib import metadata
+import mmap
+from importlib import util
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of `mallopt`, from malloc.h."""
@@ -25,20 +27,43 @@ ONE_MODULE = "--xla_cpu_parallel_codegen_split_count=1"
 """Flag that compiles all kernels as one LLVM module: a quarter less work than 32 modules, same bits."""
 
 
+CPU_FLAGS = (YNN_PRODUCTS, ONE_MODULE, *COLLECTIVE_TIMEOUTS)
+"""All flags of XLA, in the order in which runs record them."""
+
+
 def cpu_env(devices: int) -> dict[str, str]:
     """Return the environment variables for `devices` simulated CPU devices.
 
-    This replaces XLA_FLAGS, because a replay needs all of it. XLA aborts on an unknown flag, so the flags
-    are set only for jaxlib versions on which they were tested.
+    This replaces XLA_FLAGS, because a replay needs all of it. XLA aborts on an unknown flag, so only those
+    are set that the installed one knows.
     """
-    flags = (YNN_PRODUCTS, ONE_MODULE, *COLLECTIVE_TIMEOUTS) if _jaxlib_version().startswith("0.10.") else ()
+    flags = [flag for flag in CPU_FLAGS if flag not in unknown_flags()]
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 
 @functools.cache
-def _jaxlib_version() -> str:
-    """Return the version of jaxlib, cached because a sweep asks once per worker."""
-    return metadata.version("jaxlib")
+def unknown_flags() -> tuple[str, ...]:
+    """Return the flags that the installed XLA does not know: their names are not in its library, which is
+    searched as a file, since loading it takes a second. The search takes some 30 ms."""
+    library = _xla_library()
+    if library is None:
+        return CPU_FLAGS
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return tuple(flag for flag in CPU_FLAGS if not _is_known(flag, content))
+
+
+def _is_known(flag: str, library: mmap.mmap) -> bool:
+    """Return whether the library holds the flag's name, as a C string, and its value if that is a word."""
+    name, _, value = flag.removeprefix("--").partition("=")
+    has_name = library.find(name.encode() + b"\0") >= 0
+    return has_name and (value.isdecimal() or library.find(value.encode()) >= 0)
+
+
+def _xla_library() -> Path | None:
+    """Return the library of jaxlib that holds XLA; None if it is not where it was."""
+    jaxlib = util.find_spec("jaxlib")
+    folders = jaxlib.submodule_search_locations if jaxlib else None
+    return next((path for folder in folders or () for path in Path(folder).glob("libjax_common*")), None)
 
 
 def disable_malloc_trim() -> None:
