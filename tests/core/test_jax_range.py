@@ -1,4 +1,4 @@
-"""A JAX that is too old is refused in one sentence, one that is too new is told; neither is imported for it."""
+"""A JAX that is too old is refused in one sentence, one that is too new is told; neither is imported."""
 
 import subprocess
 import sys
@@ -19,7 +19,9 @@ def installed(monkeypatch):
     return lambda version: monkeypatch.setattr(jax_range, "installed_jax", lambda: version)
 
 
-@pytest.mark.parametrize("version", ["0.10.2", "0.10.10", "0.11.0", "0.12", "0.12.0.1", "0.12.9.dev3", "local"])
+@pytest.mark.parametrize(
+    "version", ["0.10.2", "0.10.10", "0.11.0", "0.12", "0.12.0.1", "0.12.9.dev3", "local"]
+)
 def test_what_was_tried_is_taken_without_a_word(installed, version):
     installed(version)
     jax_range.check_jax_version()

@@ -1,1 +1,1 @@
-"""What is decided before JAX is imported: its version, its options, its flags on CPU. Nothing here imports it."""
+"""What is decided before JAX is imported: version, options, flags on CPU. Nothing here imports it."""

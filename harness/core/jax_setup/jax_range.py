@@ -1,4 +1,4 @@
-"""Versions of JAX that the harness was tried with, against the installed one, which is not imported for it."""
+"""Versions of JAX that were tried, against the installed one, which is not imported for it."""
 
 from __future__ import annotations
 

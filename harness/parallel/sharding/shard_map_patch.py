@@ -4,7 +4,8 @@ JAX 0.10 lowers a shard_map over some mesh axes as if its explicit axes sharded 
 Values are right, but every input, output and residual is gathered on every device and sharded again. No
 public API fixes this: the specs of such a map may name only its own axes, and a `reshard` inside or a
 `with_sharding_constraint` after it keeps the gather (tried in 0.10.2). So this patches a private function of
-JAX 0.10. Other versions stay unpatched and pay for that traffic.
+JAX, if a lowering shows that it is needed: JAX 0.12 keeps the axes by itself. Without that function the
+gathers stay.
 """
 
 from __future__ import annotations
@@ -14,17 +15,32 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import P
 from jax._src import shard_map as private
+from jax.sharding import AbstractMesh, AxisType
 
 NAME = "_shardy_shard_map_sharding"
 
 
 @functools.cache
 def preserve_auto_shardings() -> None:
-    """Patch JAX, once, so that partial shard_maps keep the sharding in each array's type."""
-    if jax.__version__.startswith("0.10.") and hasattr(private, NAME):
+    """Patch JAX, once and if it needs it, so that partial shard_maps keep the sharding in each array's type."""
+    if hasattr(private, NAME) and loses_auto_shardings():
         setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
+
+
+def loses_auto_shardings() -> bool:
+    """Lower a shard_map over one of two mesh axes. Return whether its boundary leaves out the other one."""
+    mesh = AbstractMesh((2, 2), ("auto", "manual"), axis_types=(AxisType.Explicit,) * 2)
+    spec = P(None, "manual")
+    with jax.sharding.use_abstract_mesh(mesh):
+        sharding = jax.NamedSharding(mesh, P("auto", "manual"))
+        x = jax.ShapeDtypeStruct((2, 2), jnp.float32, sharding=sharding)
+        identity = jax.shard_map(lambda x: x, in_specs=spec, out_specs=spec, axis_names={"manual"})
+        text = jax.jit(identity).trace(x).lower(lowering_platforms=("cpu",)).as_text()
+    boundaries = [line for line in text.splitlines() if "sdy.manual_computation" in line]
+    return any('"auto"' not in line for line in boundaries)
 
 
 def _add_auto_axes(lowered: Callable[..., Any]) -> Callable[..., Any]:
