@@ -34,8 +34,9 @@ RENAMED = (
     RenamedKey("cluster.kinds.*.device_years", "cluster.kinds.*.mtbf_device_years"),
 )
 
-ADDED = (("model", "logit_softcap"),)
-"""Keys of a node that the first version did not have; null in all that it trained."""
+ADDED = (("model", "logit_softcap", None), ("model", "vocabulary_multiple", 128))
+"""Keys of a node that the first version did not have, and the value with which they change nothing of what it
+computed. Rows that are no token change only rounding."""
 
 
 def with_new_names(config: Mapping[str, Any]) -> Node:
@@ -54,8 +55,8 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
         _move(content, key.new, key.old, {new: old for old, new in key.values.items()})
     if not content.get("loss", True):
         del content["loss"]
-    for node, key in ADDED:
-        if node in content and content[node].get(key, "") is None:
+    for node, key, neutral in ADDED:
+        if node in content and content[node].get(key, "") == neutral:
             del content[node][key]
     _rename_touches(content, {key.new: key.old for key in RENAMED})
     return content

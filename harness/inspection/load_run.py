@@ -54,8 +54,10 @@ class LoadedRun:
         return load_weights(self.run, step, self.config, self.model)
 
     def weights(self, step: int) -> dict[str, np.ndarray]:
-        """Return the weights at a step by canonical path, one entry per layer, also if layers are stacked."""
-        return self.model.unstack(self.stored_weights(step))
+        """Return the weights at a step by canonical path, one entry per layer, also if layers are stacked.
+        Embedding and head have one row a token."""
+        weights, vocabulary = self.model.unstack(self.stored_weights(step)), self.model.shape.vocabulary
+        return weights | {path: weights[path][:vocabulary] for path in self.model.table_paths}
 
     def predict_fn(self, step: int, rows: int) -> PredictFn:
         """Return the model at a step as a function of tokens [N, T+1], with N at most `rows`.

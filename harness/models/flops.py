@@ -10,7 +10,7 @@ import jax
 from jax.interpreters import partial_eval
 
 from harness.config.schema.run import Remat
-from harness.models.mechanism import MatmulFlops, ModelDims
+from harness.models.mechanism import MatmulFlops
 from harness.models.model_spec import ModelSpec
 
 TRAINING_FACTOR = 3
@@ -19,14 +19,14 @@ TRAINING_FACTOR = 3
 
 def model_flops(spec: ModelSpec) -> float:
     """Return the model FLOPs per trained token: 6 per used weight, plus attention to visible keys."""
-    return TRAINING_FACTOR * (sum(_layer_model_flops(spec)) + _head_flops(spec.shape))
+    return TRAINING_FACTOR * (sum(_layer_model_flops(spec)) + _head_flops(spec))
 
 
 def model_flops_last_layers(spec: ModelSpec, layers: int) -> float:
     """Return the model FLOPs per trained token if only the last `layers` layers learn and the embedding is
     frozen: forward through all layers; backward to the inputs and weights of the last ones, and only to the
     inputs of a tied head."""
-    head = _head_flops(spec.shape)
+    head = _head_flops(spec)
     head_backward = head * (0.5 if spec.config.tie_embeddings else 1)
     backward = sum(_layer_model_flops(spec)[spec.shape.layers - layers :]) + head_backward
     return sum(_layer_model_flops(spec)) + head + (TRAINING_FACTOR - 1) * backward
@@ -40,7 +40,7 @@ def model_flops_lora(spec: ModelSpec, lora_parameters: float) -> float:
     layers = sum(
         TRAINING_FACTOR * model - min(model, matmuls.weights + matmuls.final) for model, matmuls in products
     )
-    return layers + (TRAINING_FACTOR - 1) * _head_flops(spec.shape) + 2 * TRAINING_FACTOR * lora_parameters
+    return layers + (TRAINING_FACTOR - 1) * _head_flops(spec) + 2 * TRAINING_FACTOR * lora_parameters
 
 
 def executed_flops(spec: ModelSpec, remat: Remat) -> float:
@@ -50,7 +50,7 @@ def executed_flops(spec: ModelSpec, remat: Remat) -> float:
 
 def forward_flops(spec: ModelSpec) -> float:
     """Return the executed FLOPs per token of the forward pass."""
-    return sum(products.total for products in _layer_matmuls(spec)) + _head_flops(spec.shape)
+    return sum(products.total for products in _layer_matmuls(spec)) + 2.0 * spec.shape.width * spec.table_rows
 
 
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
@@ -75,8 +75,8 @@ def training_flops(forward: float, layers: list[MatmulFlops], remat: Remat, inpu
     return TRAINING_FACTOR * forward - inputs + sum(map(recomputed, layers))
 
 
-def _head_flops(shape: ModelDims) -> float:
-    return 2.0 * shape.width * shape.vocabulary
+def _head_flops(spec: ModelSpec) -> float:
+    return 2.0 * spec.shape.width * spec.shape.vocabulary
 
 
 def count_function_flops(function: Callable[..., Any], *abstract_args: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import jax
@@ -58,6 +58,11 @@ class Model(ABC):
         stored = {path: stacking.stored_spec(path, param) for path, param in declared.items()}
         return cls(spec, compute, stacking, sort_by_path(specs), stored, *nnx.split(module, nnx.Param))
 
+    def with_vocabulary_multiple(self, multiple: int) -> Self:
+        """Return the model with another number of rows that are no token (`model.vocabulary_multiple`)."""
+        config = replace(self.spec.config, vocabulary_multiple=multiple)
+        return type(self).assemble(replace(self.spec, config=config), self.compute)
+
     @property
     def shape(self) -> ModelDims:
         """Sizes of the model."""
@@ -65,8 +70,13 @@ class Model(ABC):
 
     @property
     def parameters(self) -> int:
-        """Number of all parameters."""
+        """Number of all parameters, with the rows of embedding and head that are no token."""
         return sum(param.size for param in self.param_specs.values())
+
+    @property
+    def table_paths(self) -> frozenset[str]:
+        """Paths of the parameters with a row a token, and rows that are no token (`spec.table_rows`)."""
+        return frozenset(path for path, spec in self.param_specs.items() if spec.axes[0] == "vocabulary")
 
     @property
     def non_embedding_parameters(self) -> int:

@@ -43,6 +43,12 @@ class ModelSpec:
         return f"'{' with '.join([self.config.attention.name, *suffix])}' decoder"
 
     @property
+    def table_rows(self) -> int:
+        """Number of rows of a text model's embedding and head: the vocabulary, and rows that are no token."""
+        multiple = self.config.vocabulary_multiple
+        return math.ceil(self.shape.vocabulary / multiple) * multiple
+
+    @property
     def period(self) -> int:
         """Number of layers after which the pattern of mechanisms repeats."""
         return math.lcm(self.attention.period, self.feedforward.period)

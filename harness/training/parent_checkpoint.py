@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
-from harness.config.schema.run import Config, FinetuneMethod
+from harness.config.schema.run import Config, FinetuneMethod, ModelFamily
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
 from harness.data.text.tokenizers import load_tokenizer
@@ -70,9 +71,13 @@ def _check_tokenizer(config: Config, parent: Checkpoint) -> None:
 
 
 def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
-    """Raise UserError unless both models have the same parameters with the same shapes."""
+    """Raise UserError unless both models have the same parameters with the same shapes. Embedding and head
+    may have other numbers of rows that are no token."""
     shapes = {path: list(spec.shape) for path, spec in model.param_specs.items()}
-    parent_shapes = parent.provenance.facts.paths
+    parent_shapes = {
+        path: shapes[path] if path in model.table_paths and shape[1:] == shapes[path][1:] else shape
+        for path, shape in parent.provenance.facts.paths.items()
+    }
     differing = [path for path in [*shapes, *parent_shapes] if shapes.get(path) != parent_shapes.get(path)]
     if not differing:
         return
@@ -88,7 +93,10 @@ def _check_shapes(config: Config, model: Model, parent: Checkpoint) -> None:
     )
 
 
-SIZE_KEYS = ("model.match", "model.width", "model.layers", "model.heads", "model.ffn", "model.base_width")
+SIZE_KEYS = (
+    "model.match", "model.width", "model.layers", "model.heads", "model.ffn", "model.base_width",
+    "model.vocabulary_multiple",
+)  # fmt: skip
 """Keys checked through shapes and learning rates. Only the ratio of base_width to width matters."""
 
 
@@ -128,4 +136,8 @@ def rebuild_checkpoint_model(parent: RunRef) -> Model:
 
 def rebuild_model(config: Config, facts: Facts) -> Model:
     """Build the model of a run from its config and the facts of its description."""
-    return build(config, facts.shape["vocabulary"], facts.end_token, image_size(facts.shape))
+    vocabulary = facts.shape["vocabulary"]
+    if config.model.kind is ModelFamily.decoder and facts.table_rows == vocabulary:
+        # A run from before `model.vocabulary_multiple` has no rows past the vocabulary.
+        config = replace(config, model=replace(config.model, vocabulary_multiple=1))
+    return build(config, vocabulary, facts.end_token, image_size(facts.shape))

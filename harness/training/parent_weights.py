@@ -32,7 +32,9 @@ from harness.training.trainable.trainable_model import Params
 
 def load_parent_weights(base: Mapping[str, Any], programs: RunPrograms) -> Params:
     """Load the weights that `find_parent` found, by the run's stored paths and on its devices: each device
-    reads its own shards. Raises UserError if they changed or are damaged."""
+    reads its own shards. Embedding and head get as many rows that are no token as the run has.
+
+    Raises UserError if the weights changed or are damaged."""
     where = f"{base['run']}@{base['step']}"
     if fault := broadcast_from_primary(lambda: _find_fault(where)):
         raise UserError(fault)
@@ -42,9 +44,12 @@ def load_parent_weights(base: Mapping[str, Any], programs: RunPrograms) -> Param
             f"{base['run']}: its checkpoint at step {base['step']} changed after this run was planned. "
             "Give the sweep's command again."
         )
-    model = rebuild_checkpoint_model(parent)
+    saved = rebuild_checkpoint_model(parent)
+    model = saved.with_vocabulary_multiple(programs.model.spec.config.vocabulary_multiple)
     specs = ProgramSpecs(replace(parent.config, mesh=programs.config.mesh), model, programs.mesh)
-    return _change_stacking(_restore_weights(parent.run, parent.step, specs), specs, programs.model)
+    resize = model.param_specs != saved.param_specs
+    weights = _restore_weights(parent.run, parent.step, specs, resize)
+    return _change_stacking(weights, specs, programs.model)
 
 
 def _find_fault(where: str) -> str | None:
@@ -65,11 +70,11 @@ def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[s
     )
 
 
-def _restore_weights(run: RunDir, step: int, specs: ProgramSpecs) -> Params:
-    """Restore the weights that a model computes with, by its stored paths."""
+def _restore_weights(run: RunDir, step: int, specs: ProgramSpecs, resize: bool = False) -> Params:
+    """Restore the weights that a model computes with, by its stored paths, with `resize` as `restore`."""
     moments = jax.tree.map(lambda _: ..., specs.state.optimizer)  # Orbax leaves these out
     absolute_run = RunDir(run.path.resolve())  # Orbax takes no relative path
-    params = restore(absolute_run, step, TrainState(specs.state.params, moments)).params
+    params = restore(absolute_run, step, TrainState(specs.state.params, moments), resize).params
     trainable = specs.trainable_model
     if not trainable.lora_factors:
         return params

@@ -60,7 +60,7 @@ def facts(config: Config) -> Facts:
         parameters=1200,
         non_embedding=1000,
         embedding=200,
-        shape={"width": 8},
+        shape={"width": 8, "vocabulary": 512},
         flops_per_token=6000.0,
         executed_flops_per_token=6600.0,
         paths={"w": [8, 8]},

@@ -1,4 +1,4 @@
-"""The line of each source before a sweep: files, documents, tokens, passes, and what is held out."""
+"""The lines of data before a sweep: files, documents, tokens, passes, what is held out, and rows of padding."""
 
 from __future__ import annotations
 
@@ -57,3 +57,24 @@ def test_a_source_that_is_never_drawn_is_only_evaluated(tmp_path):
 def test_facts_of_an_earlier_version_have_no_line(tmp_path):
     made = configs(tmp_path)
     assert data_lines([Run(c, facts(c), run_dir(sweep_dir(made), c)) for c in made]) == []
+
+
+def test_a_text_that_is_read_too_often_has_a_sentence_with_both_amounts(tmp_path):
+    _, said = lines(tmp_path, draws=(100, 200), train_tokens=512)
+    assert said == (
+        "  own is read 50 times: it has 512 training tokens, and scale.tokens=12800. "
+        "After 4 passes tokens teach less each time: add text, or lower scale.tokens."
+    )
+
+
+def test_four_passes_are_not_too_many(tmp_path):
+    assert len(lines(tmp_path, draws=(16,), train_tokens=512)) == 1
+
+
+def test_a_padded_vocabulary_is_told_with_its_key(tmp_path):
+    (made,) = configs(tmp_path, seeds=(0,), variants=("mha",))
+    padded = dataclasses.replace(facts(made), shape={"vocabulary": 50_257}, paths={"embedding": [50_304, 8]})
+    assert data_lines([Run(made, padded, run_dir(sweep_dir([made]), made))]) == [
+        "  vocabulary: 50,257 tokens in 50,304 rows of embedding and head "
+        "(model.vocabulary_multiple=128); the others are never predicted or trained"
+    ]

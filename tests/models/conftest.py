@@ -24,6 +24,7 @@ jax.config.update("jax_disallow_mesh_context_manager", True)
 
 VOCABULARY = 16
 SHAPE: dict[str, Any] = {"width": 8, "layers": 3, "heads": 4, "head_width": 4, "ffn": 12}
+NO_PADDING = {"vocabulary_multiple": 1}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def small() -> Callable[..., Model]:
         **changes: Any,
     ) -> Model:
         options = changes.pop("options", {})
-        model = ModelConfig(attention=ModuleConfig(name, options), **(SHAPE | changes))
+        model = ModelConfig(attention=ModuleConfig(name, options), **(SHAPE | NO_PADDING | changes))
         config = Config(
             model=model,
             scale=ScaleConfig("tiny", 3_000, 10_000, 4),

@@ -42,7 +42,8 @@ INNER_SHARE = Range(0, 1, open_low=True, open_high=True)
 _KEYS: Mapping[Range, str] = {
     COUNT: """
         roster.vocabulary roster.image.* scale.parameters scale.tokens scale.batch model.width model.layers
-        model.heads model.ffn model.head_width model.base_width model.patch finetune.rank
+        model.heads model.ffn model.head_width model.base_width model.patch model.vocabulary_multiple
+        finetune.rank
         finetune.trainable_layers compute.microbatches data.sequence_length data.horizon optimizer.ns_steps
         evaluation.points evaluation.tokens checkpoint.every checkpoint.keep_last mesh.data mesh.fsdp
         mesh.tensor mesh.expert mesh.context cluster.kinds.*.chips cluster.kinds.*.scale_up_domain

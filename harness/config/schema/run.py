@@ -140,6 +140,9 @@ class ModelConfig:
     """Model width for which the learning rate is meant; muP carries it to this width. Null: no scaling."""
     tie_embeddings: bool = True
     """Use one table for the input embedding and the output head."""
+    vocabulary_multiple: int = 128
+    """Number that divides the rows of embedding and head, so that devices can share them: a decoder gets rows
+    that are no token, which it never predicts and which never learn. 1: one row a token."""
     logit_softcap: float | None = None
     """Bound of the logits: l becomes softcap tanh(l / softcap) (arXiv:2408.00118, section 2); null: none."""
     qk_norm: bool = True

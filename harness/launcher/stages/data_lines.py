@@ -1,8 +1,9 @@
-"""Lines that name the data of a sweep: files, documents, tokens and passes of each source."""
+"""Lines that name the data of a sweep: files, documents, tokens and passes of each source, and the rows of a
+vocabulary that is padded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.config.schema.run import DataKind
 from harness.core.errors import printable
@@ -10,14 +11,46 @@ from harness.core.number_format import format_count
 from harness.launcher.runs import Run
 from harness.records.run.provenance import SourceFacts
 
+WORTHWHILE_PASSES = 4
+"""Passes over a text up to which its tokens teach about as much as new ones (arXiv:2305.16264)."""
+
 
 def data_lines(runs: Sequence[Run]) -> list[str]:
-    """Return a line for each source. Runs that read it in different ways are given as a range."""
+    """Return a line for each source, and one for each that is read very often. Runs that read a source in
+    different ways are given as a range. A last line tells how far a vocabulary is padded."""
     readers: dict[str, list[Run]] = {}
     for run in runs:
         for name in run.facts.sources:
             readers.setdefault(name, []).append(run)
-    return [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
+    lines = [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
+    return [*lines, *_many_passes(readers), *_padded_vocabularies(runs)]
+
+
+def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    """Yield a sentence for each text that a run reads more often than pays."""
+    for name, runs in readers.items():
+        run = max(runs, key=lambda run: _passes(run, name))
+        passes, available = _passes(run, name), run.facts.sources[name].train_tokens
+        if passes > WORTHWHILE_PASSES and run.config.data.kind is DataKind.text:
+            yield (
+                f"  {printable(name)} is read {passes:.2g} times: it has {format_count(available)} training "
+                f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes tokens "
+                "teach less each time: add text, or lower scale.tokens."
+            )
+
+
+def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
+    texts = (run for run in runs if run.config.data.kind is DataKind.text)
+    sizes = {
+        (run.facts.shape["vocabulary"], run.facts.table_rows, run.config.model.vocabulary_multiple)
+        for run in texts
+        if run.facts.table_rows > run.facts.shape["vocabulary"]
+    }
+    return [
+        f"  vocabulary: {tokens:,} tokens in {rows:,} rows of embedding and head "
+        f"(model.vocabulary_multiple={multiple}); the others are never predicted or trained"
+        for tokens, rows, multiple in sorted(sizes)
+    ]
 
 
 def _describe(name: str, runs: Sequence[Run]) -> str:

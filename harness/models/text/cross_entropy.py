@@ -32,6 +32,9 @@ class LossTerms:
     """Weight of the mean squared log-partition."""
     softcap: float | None = None
     """Bound of the logits: l becomes softcap tanh(l / softcap); None: none."""
+    vocabulary: int | None = None
+    """Number of rows of the table that are tokens; the later ones have no probability and no gradient. None:
+    all are."""
 
 
 class MeanLoss(NamedTuple):
@@ -154,12 +157,16 @@ class _Head:
 
     table_VD: Array
     softcap: float | None
+    vocabulary: int | None
+    """Number of rows of the full table that are tokens; None: all."""
     devices: _Devices | None
 
     def logits(self, x_ND: Array) -> Array:
         """Return the float32 logits of a piece over this device's shard of the vocabulary."""
         logits_NV = jnp.dot(x_ND, self.table_VD.T, preferred_element_type=jnp.float32)
-        return logits_NV if self.softcap is None else self.softcap * jnp.tanh(logits_NV / self.softcap)
+        if self.softcap is not None:
+            logits_NV = self.softcap * jnp.tanh(logits_NV / self.softcap)
+        return self._only_tokens(logits_NV, -jnp.inf)
 
     def losses(self, logits_NV: Array, target_N: Array) -> tuple[Array, Array]:
         """Return the cross-entropy and the log-partition of each token, over the full vocabulary."""
@@ -174,7 +181,9 @@ class _Head:
         probability_NV = jnp.exp(logits_NV - partition_N[:, None])
         slope_NV = probability_NV * (1 + 2 * z_loss * partition_N)[:, None]
         slope_NV = slope_NV - self._is_target(target_N)
-        return slope_NV if self.softcap is None else slope_NV * (1 - jnp.square(logits_NV / self.softcap))
+        if self.softcap is None:
+            return slope_NV
+        return self._only_tokens(slope_NV * (1 - jnp.square(logits_NV / self.softcap)), 0.0)
 
     def products(self, x_ND: Array, slope_NV: Array) -> tuple[Array, Array]:
         """Return the gradients of x, summed over the vocabulary, and of this piece's table, [D, V]. Both
@@ -184,9 +193,17 @@ class _Head:
         return dx_ND.astype(x_ND.dtype), jnp.dot(x_DN, slope_NV, preferred_element_type=jnp.float32)
 
     def _is_target(self, target_N: Array) -> Array:
-        count = self.table_VD.shape[0]
+        return target_N[:, None] == self._row_V()
+
+    def _only_tokens(self, x_NV: Array, other: float) -> Array:
+        """Replace the columns of rows that are no token."""
+        return x_NV if self.vocabulary is None else jnp.where(self._row_V() < self.vocabulary, x_NV, other)
+
+    def _row_V(self) -> Array:
+        """Return the index in the full table of each row of this shard."""
+        count = len(self.table_VD)
         first = 0 if self.devices is None else jax.lax.axis_index(self.devices.vocabulary) * count
-        return target_N[:, None] == first + jnp.arange(count)
+        return first + jnp.arange(count)
 
     def _sum(self, x: Array) -> Array:
         return self._reduce(jax.lax.psum, x)
@@ -197,7 +214,8 @@ class _Head:
 
 def _make_head(table_VD: Array, x_BTD: Array, terms: LossTerms, devices: _Devices | None) -> _Head:
     table_VD = table_VD.astype(x_BTD.dtype)
-    return _Head(table_VD if devices is None else devices.gather_table(table_VD), terms.softcap, devices)
+    table_VD = table_VD if devices is None else devices.gather_table(table_VD)
+    return _Head(table_VD, terms.softcap, terms.vocabulary, devices)
 
 
 def _device_losses(

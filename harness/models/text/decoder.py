@@ -13,12 +13,12 @@ from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import weight
-from harness.parallel.sharding.axis_rules import out_sharding, partition_spec, reshape
+from harness.models.text.embedding import lookup_rows
+from harness.parallel.sharding.axis_rules import reshape
 from harness.parallel.sharding.sequence_parallel import (
     all_gather_sequence,
     local_shard,
     num_shards,
-    per_device,
 )
 
 
@@ -52,15 +52,6 @@ class DecoderLayer(nnx.Module):
         return y_BTD if self.feedforward_is_sharded else local_shard(y_BTD), signals
 
 
-def _lookup_rows(table_VD: Array, tokens_BT: Array) -> Array:
-    if num_shards() == 1:
-        return table_VD.at[tokens_BT].get(out_sharding=out_sharding("batch", None, None))
-    # JAX 0.10 rejects `get` where some axes are manual and some explicit.
-    specs = (partition_spec(None, None), partition_spec("batch", None))
-    lookup = per_device(lambda table, tokens: table[tokens], specs, partition_spec("batch", None, None))
-    return lookup(table_VD, tokens_BT)
-
-
 def document_index(tokens_BT: Array, end: int) -> Array:
     """Return the index of each token's document, int32 [B, T]. The end token is its document's last."""
     ends_BT = (tokens_BT == end).astype(jnp.int32)
@@ -68,11 +59,15 @@ def document_index(tokens_BT: Array, end: int) -> Array:
 
 
 class Decoder(nnx.Module):
-    """Map tokens [B, T] to float32 logits [B, T, V] and RouterStats of layers with experts by stored path."""
+    """Map tokens [B, T] to float32 logits [B, T, V] and RouterStats of layers with experts by stored path.
+
+    V counts the rows of the table; those past the vocabulary are no token, and their logits are -inf.
+    """
 
     def __init__(self, spec: ModelSpec, compute: ComputeConfig):
         config, shape = spec.config, spec.shape
-        V, D = shape.vocabulary, shape.width
+        V, D = spec.table_rows, shape.width
+        self.vocabulary = shape.vocabulary
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
         self.end_token = spec.end_token
@@ -103,9 +98,7 @@ class Decoder(nnx.Module):
         return self.embedding if self.head is None else self.head
 
     def _embed(self, tokens_BT: Array) -> Array:
-        # Rows are cast after the lookup: its gradient adds up thousands of rows a token, in float32.
-        table_VD = gather_rounded(self.embedding, self.dtype, ("vocabulary", "width"))
-        x_BTD = _lookup_rows(table_VD, tokens_BT).astype(self.dtype)
+        x_BTD = lookup_rows(gather_rounded(self.embedding, self.dtype), tokens_BT, self.dtype)
         return self._scale(x_BTD, self.relative_width**0.5)
 
     def _logits(self, x_BTD: Array) -> Array:
@@ -115,6 +108,8 @@ class Decoder(nnx.Module):
         logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
         if self.logit_softcap is not None:
             logits_NV = self.logit_softcap * jnp.tanh(logits_NV / self.logit_softcap)
+        if self.vocabulary < len(table_VD):
+            logits_NV = jnp.where(jnp.arange(len(table_VD)) < self.vocabulary, logits_NV, -jnp.inf)
         return reshape(logits_NV, (B, T, -1), "batch", None, "vocabulary")
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:

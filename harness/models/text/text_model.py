@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
@@ -44,7 +45,13 @@ class TextModel(Model):
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Return the float32 logits of each next token."""
-        return self._decode(params, tokens_BT)[0]
+        logits_BTV = self._decode(params, tokens_BT)[0]
+        if not self._has_padding:
+            return logits_BTV
+        if not jax.sharding.get_abstract_mesh().empty:  # a vocabulary need not divide over the devices
+            *batch_and_time, _ = jax.typeof(logits_BTV).sharding.spec
+            logits_BTV = jax.reshard(logits_BTV, jax.P(*batch_and_time, None))
+        return logits_BTV[..., : self.shape.vocabulary]
 
     def _decode(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         return shard_sequence(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
@@ -75,15 +82,20 @@ class TextModel(Model):
     ) -> tuple[MeanLoss, dict[str, RouterStats]]:
         """Return the loss of each token and their mean, and the layers' statistics."""
         inputs_BT, target_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
-        if not needs_pieces(target_BT.size, self.shape.vocabulary):
+        if not needs_pieces(target_BT.size, self.spec.table_rows):
             logits_BTV, signals = self._decode(params, inputs_BT)
             return loss_of_logits(logits_BTV, target_BT, z_loss), signals
         x_BTD, signals = shard_sequence(
             lambda params, tokens_BT: self._decoder(params).head_inputs(tokens_BT), params, inputs_BT
         )
         table_VD = self._decoder(params).head_table[...]
-        terms = LossTerms(z_loss, self.spec.config.logit_softcap)
+        vocabulary = self.shape.vocabulary if self._has_padding else None
+        terms = LossTerms(z_loss, self.spec.config.logit_softcap, vocabulary)
         return loss_in_pieces(x_BTD, table_VD, target_BT, terms), signals
+
+    @property
+    def _has_padding(self) -> bool:
+        return self.spec.table_rows > self.shape.vocabulary
 
     def _decoder(self, params: Params) -> Decoder:
         return cast(Decoder, self.module(params))
@@ -96,7 +108,7 @@ class TextModel(Model):
         hidden = sum(matmuls.total / (2 * shape.width) for matmuls in feedforward)
         products = shape.layers * (6 * shape.width + 4 * shape.heads * shape.head_width) + hidden
         tokens = self.spec.per_device_batch * self.spec.sequence_length / self.spec.sequence_shards
-        return products, scores, 8 * min(shape.vocabulary, LOSS_PIECE_VALUES / tokens)
+        return products, scores, 8 * min(self.spec.table_rows, LOSS_PIECE_VALUES / tokens)
 
 
 def build(

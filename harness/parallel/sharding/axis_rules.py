@@ -51,7 +51,7 @@ REMEDIES = {
     "kv_heads": "choose model.attention.options.kv_heads as a multiple of it",
     "ffn": "set model.ffn to a multiple of it",
     "experts": "choose model.feedforward.options.experts as a multiple of it",
-    "vocabulary": "choose a tokenizer whose vocabulary is a multiple of it",
+    "vocabulary": "set model.vocabulary_multiple to a multiple of it",
 }
 
 

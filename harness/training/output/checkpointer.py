@@ -38,12 +38,15 @@ class RestoreError(UserError):
     """A checkpoint that these libraries cannot restore, although its files may be what was written."""
 
 
-def restore(run: RunDir, step: int, abstract: Any) -> Any:
+def restore(run: RunDir, step: int, abstract: Any, resize: bool = False) -> Any:
     """Restore the state saved at a step, laid out as `abstract` (ShapeDtypeStructs with shardings).
-    Never call it under the mesh context of another run. Raises RestoreError; errors of disk, of memory."""
+    Never call it under the mesh context of another run. Raises RestoreError; errors of disk, of memory.
+
+    With `resize`, arrays that were saved larger are cut and smaller ones filled with zeros, at their ends.
+    """
     path = run.checkpoint(step)
     try:
-        return _ORBAX.submit(_load, orbax_path(path), abstract).result()
+        return _ORBAX.submit(_load, orbax_path(path), abstract, resize).result()
     except Exception as error:
         if _is_of_machine(error):
             raise
@@ -53,8 +56,10 @@ def restore(run: RunDir, step: int, abstract: Any) -> Any:
         ) from error
 
 
-def _load(path: Path, abstract: Any) -> Any:
-    with _orbax_context():
+def _load(path: Path, abstract: Any, resize: bool = False) -> Any:
+    context = _orbax_context()
+    context.array.loading.enable_padding_and_truncation = resize
+    with context:
         return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
 
 
