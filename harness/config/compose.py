@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
 from harness.config.schema.run import Config, field_type, to_config
+from harness.config.sizes import as_scale, check_recipe, learning_rate_of
 from harness.config.value_checks import check_values
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
@@ -28,6 +29,13 @@ CONF_FOLDER = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") 
 """Folder of the named choices: inside the installed package, beside the package in the repository."""
 MULTIRUN_FLAGS = ("-m", "--multirun")
 COMPOSE_ONLY = (MULTIRUN_FLAGS[0], "hydra.launcher.compose_only=true")
+RESOLVERS = {
+    "floordiv": lambda a, b: a // b,
+    "times": lambda a, b: a * b if isinstance(a * b, int) else float(f"{a * b:.12g}"),
+    "least": min,
+    "learning_rate": learning_rate_of,
+}
+"""Functions that a value in conf/ may call, such as `${floordiv:${seed},2}`."""
 Result = TypeVar("Result")
 
 
@@ -56,13 +64,14 @@ def to_resolved_config(node: DictConfig) -> Config:
         resolve_paths(content)
         typed_config = to_config(content)
     check_values(typed_config)
+    check_recipe(typed_config, CONF_FOLDER / "scale")
     return typed_config
 
 
 def compose(overrides: Sequence[str]) -> Config:
     """Compose the config of one run outside a Hydra program (plans, tests, notebooks). Raises UserError."""
     register_schema()
-    overrides = [_as_typed(override) for override in overrides]
+    overrides = [_as_hydra_reads(override) for override in overrides]
     with hydra_errors.as_user_errors(), hydra.initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         hydra_errors.check_overrides(overrides, config_groups())
         return to_resolved_config(hydra.compose("config", [*overrides]))
@@ -136,7 +145,7 @@ def _compose_with_hydra(
 
     main = hydra.main(version_base="1.3", config_path=str(CONF_FOLDER), config_name="config")(take)
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
-        parsed, options = _parse_command_line([_as_typed(argument) for argument in arguments])
+        parsed, options = _parse_command_line([_as_hydra_reads(argument) for argument in arguments])
         hydra_errors.check_overrides(parsed.overrides, config_groups())
         with _command_line([f"hydra.sweep.dir={scratch}", *parsed.overrides, *options]):
             main()
@@ -145,9 +154,11 @@ def _compose_with_hydra(
     return results
 
 
-def _as_typed(override: str) -> str:
+def _as_hydra_reads(override: str) -> str:
     """Quote a text that Hydra would read as a number, such as `experiment_name=2026_11_21`, and
-    `experiment=null`, which names the experiment `null`; unquoted, Hydra would drop the group."""
+    `experiment=null`, which names the experiment `null`; unquoted, Hydra would drop the group. A `size` is a
+    scale."""
+    override = as_scale(override)
     key, _, text = override.partition("=")
     if override == "experiment=null":
         return "experiment='null'"
@@ -158,9 +169,10 @@ def _as_typed(override: str) -> str:
 
 
 def register_schema() -> None:
-    """Register the schema with Hydra, as the base of conf/config.yaml, and the resolver `${floordiv:a,b}`."""
+    """Register the schema with Hydra, as the base of conf/config.yaml, and the resolvers of conf/."""
     ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
-    OmegaConf.register_new_resolver("floordiv", lambda a, b: a // b, replace=True)
+    for name, function in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
 
 
 def config_groups() -> dict[str, list[str]]:

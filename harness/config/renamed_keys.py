@@ -34,9 +34,24 @@ RENAMED = (
     RenamedKey("cluster.kinds.*.device_years", "cluster.kinds.*.mtbf_device_years"),
 )
 
-ADDED = (("model", "logit_softcap", None), ("model", "vocabulary_multiple", 128))
+ADDED = (
+    ("model", "logit_softcap", None),
+    ("model", "vocabulary_multiple", 128),
+    ("compute", "parameter_dtype", "float32"),
+    ("optimizer", "moment_dtype", "float32"),
+    ("schedule", "warmup_tokens", None),
+    ("evaluation", "every_tokens", None),
+    ("checkpoint", "every_tokens", None),
+    ("checkpoint", "every_minutes", None),
+)
 """Keys of a node that the first version did not have, and the value with which they change nothing of what it
 computed. Rows that are no token change only rounding."""
+
+NULLABLE = (("compute", "scan_layers", False),)
+"""Keys that were not null in the first version, and the value that stood for what null says today."""
+
+SOURCES = (("scale", "learning_rate"),)
+"""Keys that a run does not read itself: others are computed from them."""
 
 
 def with_new_names(config: Mapping[str, Any]) -> Node:
@@ -51,6 +66,11 @@ def with_new_names(config: Mapping[str, Any]) -> Node:
 def with_first_names(config: Mapping[str, Any]) -> Node:
     """Return today's config under each key's first name; a run's identity is hashed over these names."""
     content: Node = copy.deepcopy(dict(config))
+    for node, key, value in NULLABLE:
+        if node in content and content[node].get(key, "") is None:
+            content[node][key] = value
+    for node, key in SOURCES:
+        content.get(node, {}).pop(key, None)
     for key in RENAMED:
         _move(content, key.new, key.old, {new: old for old, new in key.values.items()})
     if not content.get("loss", True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.config.durations import check_durations
 from harness.config.schema.ranges import FINITE, RANGES, numbers
 from harness.config.schema.run import Config, num_steps
 from harness.core.errors import UserError
@@ -9,13 +10,15 @@ from harness.core.paths import check_folder_name
 
 
 def check_values(config: Config) -> None:
-    """Raise UserError for a number outside its range, a name that is no folder, or less than one step."""
+    """Raise UserError for a number outside its range, a name that is no folder, a duration in two units, or
+    less than one step."""
     for key, pattern, value in numbers(config):
         if value not in (interval := RANGES.get(pattern, FINITE)):
             raise UserError(f"{key}={value}: out of range. Give {interval}.")
     check_folder_name("experiment_name", config.experiment_name)
     check_folder_name("scale.name", config.scale.name)
     check_folder_name("variant.name", config.variant.name)
+    check_durations(config)
     if num_steps(config) < 1:
         batch, length = config.scale.batch, config.data.sequence_length
         raise UserError(

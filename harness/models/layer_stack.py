@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import Remat
+from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Remat
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
 
@@ -18,6 +19,10 @@ POLICIES = {
     Remat.full: jax.checkpoint_policies.nothing_saveable,
 }
 """Checkpoint policies. `dots` saves products with weights and recomputes those between activations."""
+
+SCANNED_LAYERS = 12
+"""Number of layers from which on a model is scanned unless its config says how. An unrolled step is faster to
+compile below it, and takes 2.5 s of a core more for each further layer (tests.bench.depth)."""
 
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
 """A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
@@ -32,6 +37,16 @@ def build_layers(
     stacking = Stacking(spec.period, depth // spec.period if scan else 0)
     repeats = nnx.List(layer(spec, index) for index in range(stacking.period) if stacking.repeats)
     return stacking, repeats, nnx.List(layer(spec, index) for index in range(stacking.stacked_layers, depth))
+
+
+def decide_scan(config: Config, spec: ModelSpec) -> ComputeConfig:
+    """Return the compute config with `scan_layers` decided: deep models whose pattern of layers repeats are
+    scanned. A run that trains its last layers alone needs layers of their own."""
+    scan, layers = config.compute.scan_layers, spec.shape.layers
+    if scan is None:
+        unrolled = config.finetune.method is FinetuneMethod.last_layers or layers < 2 * spec.period
+        scan = layers >= SCANNED_LAYERS and not unrolled
+    return replace(config.compute, scan_layers=scan)
 
 
 def apply_layers(

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
+from harness.config.durations import evaluation_steps, save_steps
 from harness.config.schema.run import FinetuneMethod, ends_decayed
 from harness.data import Batch, update_example_hash
-from harness.parallel.processes.agreement import PreemptionSync
+from harness.parallel.processes.agreement import PreemptionSync, SaveClock
 from harness.records.run.checkpoint_manifest import Manifest
 from harness.records.run.stream_hash import StreamHash
 from harness.records.run.timeline import TRAIN
@@ -88,6 +89,7 @@ def train_segment(
         buffer.add_evaluation(start, programs.evaluate(start.state))  # the parent's loss
         buffer.restart_clock()
     preemption = PreemptionSync(run_io.stop)
+    save_clock = SaveClock(config.checkpoint.every_minutes)
     progress = start
     last = segment.last if until is None else until
     for step in range(start.step, last):
@@ -104,12 +106,13 @@ def train_segment(
         stream = progress.stream.update(batch.ids_B.astype("<u8").tobytes()) if progress.stream else None
         progress = Progress(step + 1, state, example_hash, buffer.device_seconds, stream=stream)
         preempted = preemption.should_stop_after(progress.step) and progress.step < segment.last
-        if preempted or progress.step in evaluate_at or progress.step in save_at:
+        saves = preempted or save_clock.should_save_after(progress.step) or progress.step in save_at
+        if saves or progress.step in evaluate_at:
             progress = buffer.flush(progress)
             if progress.step in evaluate_at:
                 run_io.writer.heartbeat("evaluate")
                 buffer.add_evaluation(progress, programs.evaluate(state))
-            if preempted or progress.step in save_at:
+            if saves:
                 run_io.save(programs, progress)
             if preempted:
                 run_io.checkpointer.wait()
@@ -122,12 +125,12 @@ def train_segment(
 def event_steps(
     programs: RunPrograms, segment: Segment, forks: frozenset[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
-    """Return the steps after which a segment is evaluated, and those after which it is saved."""
-    points, save_every = programs.config.evaluation.points, programs.config.checkpoint.every
-    points = points if segment.share == 1 else 0
-    evaluate = {round(segment.last * i / points) for i in range(1, points + 1)}
-    save = {step for step in range(segment.first + 1, segment.last) if step % save_every == 0}
-    return frozenset(evaluate | {segment.last}), frozenset(save | {segment.last} | forks)
+    """Return the steps after which a segment is evaluated, and those after which it is saved. A branch is
+    evaluated at its end alone."""
+    config = programs.config
+    evaluate = evaluation_steps(config) if segment.share == 1 else []
+    save = {step for step in save_steps(config) if segment.first < step < segment.last}
+    return frozenset({*evaluate, segment.last}), frozenset(save | {segment.last} | forks)
 
 
 class MetricsBuffer:

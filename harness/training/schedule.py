@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from harness.config.durations import warmup_steps
 from harness.config.schema.run import Config, ScheduleConfig, num_steps
 from harness.core.errors import UserError, did_you_mean
 
@@ -27,7 +28,13 @@ def main_segment(config: Config) -> Segment:
     """Return the segment of the run itself. Raises UserError for a bad schedule."""
     check_schedule(config.schedule)
     steps = num_steps(config)
-    return Segment(0, steps, round(config.schedule.warmup * steps), _cooldown_steps(config.schedule, steps))
+    warmup, cooldown = warmup_steps(config), _cooldown_steps(config.schedule, steps)
+    if config.schedule.warmup_tokens is not None and warmup + cooldown > steps:
+        raise UserError(
+            f"schedule.warmup_tokens={config.schedule.warmup_tokens} are {warmup} steps, and with a cooldown "
+            f"of {cooldown} that is more than the {steps} steps of the run. Lower it, or raise scale.tokens."
+        )
+    return Segment(0, steps, warmup, cooldown)
 
 
 def branch_segments(config: Config) -> list[Segment]:
@@ -57,7 +64,7 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         raise UserError(
             f"schedule.branches={list(schedule.branches)} needs a stable phase, which only schedule=wsd has."
         )
-    if schedule.warmup + schedule.cooldown > 1:
+    if schedule.warmup is not None and schedule.warmup + schedule.cooldown > 1:
         raise UserError(
             f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} are shares of the "
             f"run and must not exceed 1 together"

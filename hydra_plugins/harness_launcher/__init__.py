@@ -1,4 +1,5 @@
-"""Hydra 1.3 plugin that trains a sweep with harness.launcher. Hydra finds it by its place in `hydra_plugins`.
+"""Hydra 1.3 plugins: a launcher that trains a sweep with harness.launcher, and a sweeper that knows the word
+`size`. Hydra finds them by their place in `hydra_plugins`.
 
 Hydra imports this file at the start of every program in the environment, so it imports nothing but Hydra. A
 `hydra_plugins/__init__.py` would hide other launchers, so there is none. Hydra runs the file before the
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -54,4 +56,21 @@ class HarnessLauncher(Launcher):
         return launch_jobs(self._context, self._config, jobs)
 
 
+@dataclass
+class SweeperConfig(BasicSweeperConf):
+    """Hydra config node of the sweeper."""
+
+    _target_: str = "hydra_plugins.harness_launcher.HarnessSweeper"
+
+
+class HarnessSweeper(BasicSweeper):
+    """Hydra's own sweeper, for experiments whose `params` may say `size`."""
+
+    def _parse_config(self) -> list[str]:
+        from harness.config.sizes import as_scale
+
+        return [as_scale(line) for line in super()._parse_config()]
+
+
 ConfigStore.instance().store(group="hydra/launcher", name="harness", node=LauncherConfig, provider="harness")
+ConfigStore.instance().store(group="hydra/sweeper", name="harness", node=SweeperConfig, provider="harness")

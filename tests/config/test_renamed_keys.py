@@ -65,6 +65,7 @@ def test_a_key_that_the_first_version_did_not_have_counts_once_it_is_set():
 
 def test_a_file_with_old_keys_is_the_same_config(tmp_path):
     config = compose(["compute.scan_layers=true", "loss.z_loss=0.5", "finetune.method=none"])
+    config.scale.learning_rate = None  # the first version's files have no recipe
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(with_first_names(to_plain(config))))
     assert "z_loss" in yaml.safe_load(path.read_text())["optimizer"]

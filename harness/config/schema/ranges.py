@@ -43,20 +43,21 @@ _KEYS: Mapping[Range, str] = {
     COUNT: """
         roster.vocabulary roster.image.* scale.parameters scale.tokens scale.batch model.width model.layers
         model.heads model.ffn model.head_width model.base_width model.patch model.vocabulary_multiple
-        finetune.rank
-        finetune.trainable_layers compute.microbatches data.sequence_length data.horizon optimizer.ns_steps
-        evaluation.points evaluation.tokens checkpoint.every checkpoint.keep_last mesh.data mesh.fsdp
-        mesh.tensor mesh.expert mesh.context cluster.kinds.*.chips cluster.kinds.*.scale_up_domain
-        cluster.power_overhead engine.slurm.cpus engine.processes engine.attempts profile.first profile.last
+        finetune.rank finetune.trainable_layers compute.microbatches data.sequence_length data.horizon
+        optimizer.ns_steps evaluation.points evaluation.every_tokens evaluation.tokens checkpoint.every
+        checkpoint.every_tokens checkpoint.keep_last mesh.data mesh.fsdp mesh.tensor mesh.expert mesh.context
+        cluster.kinds.*.chips cluster.kinds.*.scale_up_domain cluster.power_overhead engine.slurm.cpus
+        engine.processes engine.attempts profile.first profile.last
         """,
     NOT_NEGATIVE: """
         data.sources.*.weight data.stages.*.weights.* optimizer.learning_rate optimizer.weight_decay
-        loss.z_loss checkpoint.keep_every cluster.restart_minutes engine.slurm.save_seconds engine.slurm.gpus
-        engine.workers engine.devices engine.backoff_seconds rule.margin rule.bet_margin gate.quality
-        gate.speed gate.memory gate.stability seed data_seed tune.seed
+        loss.z_loss checkpoint.keep_every cluster.restart_minutes schedule.warmup_tokens
+        engine.slurm.save_seconds engine.slurm.gpus engine.workers engine.devices engine.backoff_seconds
+        rule.margin rule.bet_margin gate.quality gate.speed gate.memory gate.stability seed data_seed
+        tune.seed
         """,
     POSITIVE: """
-        rule.target rule.drift rule.drift_df rule.margin_nats
+        rule.target rule.drift rule.drift_df rule.margin_nats scale.learning_rate checkpoint.every_minutes
         model.rope_base model.norm_epsilon finetune.alpha optimizer.epsilon optimizer.clip_norm
         model.logit_softcap
         cluster.kinds.*.memory_gib cluster.kinds.*.memory_gb_s cluster.kinds.*.peak_tflops.*

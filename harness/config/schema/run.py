@@ -55,6 +55,14 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class Kernels(Enum):
+    """Kernels of libraries: fused where the platform has one that carries the options, never, or always."""
+
+    auto = "auto"
+    reference = "reference"
+    fused = "fused"
+
+
 class Profile(Enum):
     """Trace by JAX's profiler: none, or a few steps of each run."""
 
@@ -99,6 +107,8 @@ class ScaleConfig:
     """Number of training tokens of one run."""
     batch: int = MISSING
     """Number of sequences per optimizer step."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW at this size, to which conf/optimizer/ sets that of every optimizer."""
 
 
 @dataclass
@@ -179,12 +189,19 @@ class FinetuneConfig:
 class ComputeConfig:
     """Execution of the model; the mathematics stay the same."""
 
-    scan_layers: bool = False
-    """Run the layers as one `jax.lax.scan` over stacked parameters, compiled once per layer kind."""
+    scan_layers: bool | None = None
+    """Run the layers as one `jax.lax.scan` over stacked parameters, compiled once per layer kind. Null: deep
+    models do (harness.models.layer_stack)."""
     remat: Remat = Remat.none
     """Rematerialisation in the backward pass: none, dots or full."""
     dtype: Precision = Precision.float32
-    """Compute dtype; parameters are float32."""
+    """Dtype of products and of what passes between layers."""
+    parameter_dtype: Precision = Precision.float32
+    """Dtype in which weight matrices are kept. An update computed in float32 is rounded to bfloat16 up or down
+    at random, so that it is exact on average. Vectors, such as gains, are float32."""
+    kernels: Kernels = Kernels.auto
+    """Kernels of attention and experts: auto takes a library's fused kernel on `cluster.platform` where it has
+    one that carries the options, and the reference elsewhere; reference or fused alone."""
     microbatches: int = 1
     """Number of sequential parts of each batch (gradient accumulation). Every term of the loss is a mean over
     sequences, so the number changes only rounding."""
@@ -260,6 +277,9 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
+    moment_dtype: Precision = Precision.float32
+    """Dtype in which the moments of weight matrices are kept; bfloat16 rounds them as
+    `compute.parameter_dtype` rounds matrices."""
 
 
 @dataclass
@@ -276,8 +296,10 @@ class ScheduleConfig:
 
     name: str = MISSING
     """Registered schedule, such as wsd, cosine or constant."""
-    warmup: float = 0.05
-    """Share of the run's steps with a rising rate."""
+    warmup: float | None = 0.05
+    """Share of the run's steps with a rising rate; null: `warmup_tokens`."""
+    warmup_tokens: int | None = None
+    """Number of tokens with a rising rate; null: `warmup`."""
     cooldown: float = 0.15
     """Share of the run's steps with a falling rate at the end (wsd)."""
     floor: float = 0.0
@@ -290,8 +312,10 @@ class ScheduleConfig:
 class EvaluationConfig:
     """Evaluations on held-out data."""
 
-    points: int = 8
-    """Number of evaluations of a run, evenly spaced; the last is at the end."""
+    points: int | None = 8
+    """Number of evaluations of a run, evenly spaced; the last is at the end. Null: `every_tokens`."""
+    every_tokens: int | None = None
+    """Number of training tokens from one evaluation to the next; another is at the end. Null: `points`."""
     tokens: int = 16_384
     """Number of held-out tokens per domain."""
 
@@ -300,8 +324,12 @@ class EvaluationConfig:
 class CheckpointConfig:
     """Checkpoints that a run saves and keeps."""
 
-    every: int = 100
-    """Number of steps between checkpoints, and of a metrics part."""
+    every: int | None = 100
+    """Number of steps between checkpoints, and of a metrics part; null: `every_tokens` or `every_minutes`."""
+    every_tokens: int | None = None
+    """Number of tokens between checkpoints."""
+    every_minutes: float | None = None
+    """Minutes between checkpoints, by the clock of the run's first process."""
     keep_last: int = 2
     """Number of newest checkpoints that are kept."""
     keep_every: int = 0

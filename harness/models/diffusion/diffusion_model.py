@@ -14,6 +14,7 @@ from harness.models.diffusion import flops, sizing
 from harness.models.diffusion.diffusion_transformer import DiffusionTransformer
 from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_euler, unpatchify
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
+from harness.models.layer_stack import decide_scan
 from harness.models.model_api import Model, Params
 
 HEADER_WORDS = 4
@@ -100,4 +101,5 @@ def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> Im
             " 1, and raise mesh.data or mesh.fsdp instead."
         )
     shape = sizing.choose_image_dims(config.model, config.scale.parameters, labels, image)
-    return ImageModel.assemble(ImageModelSpec(config.model, shape, shape.patches), config.compute)
+    spec = ImageModelSpec(config.model, shape, shape.patches)
+    return ImageModel.assemble(spec, decide_scan(config, spec))

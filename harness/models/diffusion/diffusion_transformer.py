@@ -49,7 +49,8 @@ class DiffusionTransformer(nnx.Module):
         self.time_in = weight((TIME_FEATURES, D), (None, "width"), fan_in=TIME_FEATURES)
         self.time_out = weight((D, D), ("width", None), fan_in=D)
         self.labels = weight((shape.vocabulary, D), (None, "width"), fan_in=1)
-        self.stacking, self.repeats, self.layers = build_layers(DiTLayer, spec, compute.scan_layers)
+        scan = compute.scan_layers is True
+        self.stacking, self.repeats, self.layers = build_layers(DiTLayer, spec, scan)
         self.conditioning = spec.conditioning.build(spec.head_context)
         self.head = zeros((D, I), ("width", None))
 

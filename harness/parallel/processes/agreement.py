@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 TIMEOUT_MS = 24 * 3600 * 1000
 """Milliseconds to wait for a slow peer. A lost peer is detected by `parallel.processes.rendezvous`."""
 ANNOUNCE_STEPS = 2
-"""Steps from the announcement of a stop to the stop itself. No process dispatches step k + 2 before step k +
-1 has ended, and process 0 dispatched that one after its announcement."""
+"""Steps from the announcement of a stop or a save to the stop or the save itself. No process dispatches step
+k + 2 before step k + 1 has ended, and process 0 dispatched that one after its announcement."""
 
 _numbers = itertools.count()
 _index = 0
@@ -79,6 +80,40 @@ class PreemptionSync:
             _store().key_value_set(f"{self._name}/asked", "", allow_overwrite=True)
         announced_step = _try_get(self._name)
         return None if announced_step is None else int(announced_step)
+
+
+class SaveClock:
+    """Agreement on the steps after which all processes save, by the clock of process 0."""
+
+    def __init__(self, minutes: float | None):
+        """`minutes`: from one save to the next; None: the clock asks for none."""
+        self._seconds = None if minutes is None else 60 * minutes
+        self._last, self._at = time.monotonic(), None
+        self._name, self._count = f"save/{next(_numbers)}", 0
+
+    def should_save_after(self, step: int) -> bool:
+        """Return whether to save after this step: at once with one process. Call it after each step."""
+        if self._seconds is None:
+            return False
+        if self._at is None:
+            self._at = self._decide(step, self._seconds)
+        if self._at is None or step < self._at:
+            return False
+        self._last, self._at, self._count = time.monotonic(), None, self._count + 1
+        return True
+
+    def _decide(self, step: int, seconds: float) -> int | None:
+        """Return the step of the next save, once process 0 knows it."""
+        key = f"{self._name}/{self._count}"
+        if not is_primary():
+            announced_step = _try_get(key)
+            return None if announced_step is None else int(announced_step)
+        if time.monotonic() - self._last < seconds:
+            return None
+        if jax.process_count() == 1:
+            return step
+        _store().key_value_set(key, str(step + ANNOUNCE_STEPS))
+        return step + ANNOUNCE_STEPS
 
 
 def put_sharded(value: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
