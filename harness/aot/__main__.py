@@ -65,7 +65,7 @@ def _analyze(config: Config, request: CompileRequest) -> dict[str, Any]:
     from harness.aot.train_step import executed_flops, step_factory
 
     try:
-        factory = step_factory(config)
+        factory = step_factory(_on_target(config, request.target))
         stats = ANALYZERS[request.target](factory, request.topology)
         flops = executed_flops(factory) / config.mesh.devices
         return to_plain(dataclasses.replace(stats, executed_flops=flops))
@@ -75,6 +75,13 @@ def _analyze(config: Config, request: CompileRequest) -> dict[str, Any]:
         traceback.print_exc()
         message = next(iter(str(error).strip().splitlines()), "no message")
         return {"error": f"{request.target.value}: {type(error).__name__}: {message[:400]}"}
+
+
+def _on_target(config: Config, target: Target) -> Config:
+    """Return a config on the platform that its step is compiled for, which decides its kernels."""
+    if target is Target.abstract:
+        return config
+    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, platform=target.value))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from harness.aot.protocol import CompileStats, Target
 from harness.aot.tpu_slices import check_slice
 from harness.aot.train_step import StepFactory, state_bytes, trace_step
 from harness.core.errors import UserError
-from harness.models.flops import count_jaxpr_flops, subjaxprs
+from harness.models.flops import count_jaxpr_flops, subjaxprs, unread_kernels
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 
 PROPAGATION_PIPELINE = "builtin.module(sdy-propagation-pipeline)"
@@ -58,6 +58,7 @@ def analyze_abstract(factory: StepFactory, topology: str) -> CompileStats:
         state_bytes=state_bytes(specs),
         dot_flops=float(count_jaxpr_flops(traced_step.jaxpr.jaxpr)),
         reshards=count_reshards(traced_step.jaxpr.jaxpr),
+        uncounted=_not_read(unread_kernels(traced_step.jaxpr.jaxpr)),
     )
 
 
@@ -161,10 +162,14 @@ def _with_counts(stats: CompileStats, compiled: jax.stages.Compiled) -> CompileS
         collective_bytes=counts.collective_bytes,
         uncounted=[
             *(f"loop {name} counted as one iteration" for name in counts.unknown_loops),
-            *(f"kernel {name} not read" for name in counts.unread_kernels),
+            *_not_read(counts.unread_kernels),
         ],
         trusted=stats.target is not Target.cpu,
     )
+
+
+def _not_read(kernels: Iterable[str]) -> list[str]:
+    return [f"kernel {name} not read" for name in kernels]
 
 
 def _over_budget_message(stats: CompileStats, limit: float) -> str:

@@ -97,7 +97,8 @@ def load_run(checkpoint: Checkpoint) -> LoadedRun:
     """Load the run of a checkpoint. Raises UserError if this code builds another model than was trained."""
     from harness.training.parent_checkpoint import rebuild_checkpoint_model
 
-    return LoadedRun(checkpoint.run, checkpoint.config, rebuild_checkpoint_model(checkpoint))
+    model = rebuild_checkpoint_model(checkpoint).with_reference_kernels()
+    return LoadedRun(checkpoint.run, checkpoint.config, model)
 
 
 def max_rows(vocabulary: int, length: int) -> int:

@@ -90,10 +90,25 @@ def count_function_flops(function: Callable[..., Any], *abstract_args: Any) -> i
 
 
 def count_jaxpr_flops(jaxpr: Any) -> int:
-    """Count the FLOPs of a traced jaxpr, as `count_function_flops`. On a mesh, return those of one device:
-    devices that hold different shards share a product, and devices that hold the same data each execute
-    it."""
+    """Count the FLOPs of a traced jaxpr, as `count_function_flops`, without those of `unread_kernels`. On a
+    mesh, return those of one device: devices that hold different shards share a product, and devices that
+    hold the same data each execute it."""
     return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
+def unread_kernels(jaxpr: Any) -> list[str]:
+    """Return the names of the kernels of libraries in a traced jaxpr: it does not tell what they execute."""
+    names: dict[str, None] = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in _KERNELS:
+            names[equation.params[_KERNELS[equation.primitive.name]]] = None
+        else:
+            names |= dict.fromkeys(name for inner in subjaxprs(equation.params) for name in unread_kernels(inner))
+    return [*names]
+
+
+_KERNELS = {"pallas_call": "name", "ffi_call": "target_name"}
+"""Primitives of kernels, and the parameter with a kernel's name."""
 
 
 def _count(jaxpr: Any) -> int:
@@ -106,6 +121,8 @@ def _count_equation(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         contracted_size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         return 2 * contracted_size * math.prod(equation.outvars[0].aval.shape) // _sharing_devices(equation)
+    if name in _KERNELS:
+        return 0
     nested = sum(map(_count, subjaxprs(equation.params)))
     if nested and name in ("while", "cond"):
         raise ValueError(f"matrix products inside a {name} cannot be counted")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jax import Array
 
 from harness import moved
+from harness.models.kernels import CPU, KernelTarget
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class LayerContext:
     """Sequences that one device processes at once. The more, the less per-batch padding costs per token."""
     sequence_shards: int = 1
     """Number of devices that share one sequence."""
+    documents: bool = False
+    """True if attention stays within a document."""
+    target: KernelTarget = CPU
+    """Platform and dtype that kernels are chosen for."""
     sequences = property(lambda context: getattr(context, moved.current_name("sequences")))
     parts = property(lambda context: getattr(context, moved.current_name("parts")))
 
@@ -70,7 +75,8 @@ class MatmulFlops:
     activations: float = 0.0
     final: float = 0.0
     rescored: float = 0.0
-    """FLOPs, part of `activations`, that a custom gradient rule recomputes because it saves no scores."""
+    """FLOPs of products between activations that a custom gradient rule multiplies again because it saves no
+    scores."""
 
     @property
     def total(self) -> float:

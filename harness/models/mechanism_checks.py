@@ -17,6 +17,7 @@ from jax import Array
 
 from harness.core.errors import UserError
 from harness.models.flops import count_function_flops
+from harness.models.kernels import CPU
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext
 from harness.models.model_spec import ModelSpec
@@ -34,8 +35,9 @@ Apply = Callable[[nnx.State, Array, Rotary], Array]
 
 def check_mechanisms(spec: ModelSpec) -> None:
     """Raise UserError if an external mechanism miscounts its FLOPs, depends on later tokens, or reads other
-    documents although the config masks them. The checks use unsharded sequences."""
-    spec = dataclasses.replace(spec, sequence_shards=1)
+    documents although the config masks them. The checks use unsharded sequences, and the kernels of the CPU
+    that they run on."""
+    spec = dataclasses.replace(spec, sequence_shards=1, target=CPU)
     for kind, module in (("attention", spec.attention), ("feedforward", spec.feedforward)):
         origins = {nested.mechanism.module.__module__.partition(".")[0] for nested in _nested_modules(module)}
         if origins != {"harness"}:

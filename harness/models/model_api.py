@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import ComputeConfig, Precision, Remat
+from harness.models.kernels import CPU
 from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import learning_rate_scale, relative_width
@@ -62,6 +63,10 @@ class Model(ABC):
         """Return the model with another number of rows that are no token (`model.vocabulary_multiple`)."""
         config = replace(self.spec.config, vocabulary_multiple=multiple)
         return type(self).assemble(replace(self.spec, config=config), self.compute)
+
+    def with_reference_kernels(self) -> Self:
+        """Return the model for a CPU, wherever it was trained."""
+        return type(self).assemble(replace(self.spec, target=CPU), self.compute)
 
     @property
     def shape(self) -> ModelDims:
@@ -161,6 +166,11 @@ class Model(ABC):
             new_values = self.spec.feedforward.update_after_step(layer_params, layer_stats)
             changed |= {prefix + name: value for name, value in new_values.items()}
         return params | changed
+
+    @property
+    def saved_scores(self) -> float:
+        """Attention scores of one token in all layers that the backward pass saves."""
+        return self._saved_values()[1]
 
     def activation_bytes(self, tokens: int) -> int:
         """Estimate the bytes that the backward pass saves of this many tokens: products, norms, scores."""

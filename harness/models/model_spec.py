@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.config.schema.run import ModelConfig
+from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.registry import ConfiguredModule, lookup
 
@@ -24,6 +25,8 @@ class ModelSpec:
     """Token after which attention starts a new document; None if documents are not masked."""
     sequence_shards: int = 1
     """Number of devices that share one sequence."""
+    target: KernelTarget = CPU
+    """Platform and dtype that kernels are chosen for."""
 
     @cached_property
     def attention(self) -> ConfiguredModule:
@@ -58,8 +61,16 @@ class ModelSpec:
         """Contexts of all layers, first to last."""
         return [self.context(layer) for layer in range(self.shape.layers)]
 
+    @property
+    def kernels(self) -> list[KernelChoice]:
+        """Kernels of all layers, first to last: of attention, and of experts if there are."""
+        modules = (self.attention, self.feedforward)
+        choices = (module.kernel(context) for context in self.contexts for module in modules)
+        return [choice for choice in choices if choice is not None]
+
     def context(self, layer: int) -> LayerContext:
         """Return the context of the layer with this index."""
         norms = self.config.qk_norm, self.config.norm_epsilon
         batch = self.per_device_batch, self.sequence_shards
-        return LayerContext(self.shape, layer, self.sequence_length, *norms, *batch)
+        kernels = self.end_token is not None, self.target
+        return LayerContext(self.shape, layer, self.sequence_length, *norms, *batch, *kernels)

@@ -27,6 +27,7 @@ from harness import moved
 from harness.config.schema import run
 from harness.config.users_modules import find_in_current_folder
 from harness.core.errors import UserError, did_you_mean
+from harness.models.kernels import KernelChoice
 from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
 
 Module = TypeVar("Module", bound=Callable[..., nnx.Module])
@@ -56,6 +57,9 @@ class Mechanism:
     """True if the module can work on one shard of a sequence (`rotary.sequence_shards`,
     `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
     and only its shard of the output is kept."""
+    kernel: Callable[[LayerContext, Any], KernelChoice | None] = lambda context, options: None
+    """Kernel of one layer; None if libraries have none for such a mechanism. Raises UserError if the config
+    asks for one that lacks something."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class ConfiguredModule:
     def supports_sequence_parallel(self, context: LayerContext) -> bool:
         """Return whether the module can work on one shard of a sequence."""
         return self.mechanism.supports_sequence_parallel(context, self.options)
+
+    def kernel(self, context: LayerContext) -> KernelChoice | None:
+        """Return the kernel of one layer; None if libraries have none for such a mechanism."""
+        return self.mechanism.kernel(context, self.options)
 
     def cache_bytes(self, context: LayerContext, bytes_per_value: float) -> float:
         """Return the bytes that decoding caches in one layer for a sequence of full length."""

@@ -114,23 +114,6 @@ def drawn(length, value_width=4):
     return (draw.normal(size=(2, heads, length, width)).astype(np.float32) for heads, width in shapes)
 
 
-@pytest.mark.parametrize(("window", "value_width"), [(None, 4), (5, 4), (None, 2)])
-def test_the_fused_form_equals_the_one_written_out(window, value_width, monkeypatch):
-    """Grouped heads, windows, narrow values; `attend` takes it where it runs on an accelerator."""
-    query, key, value = drawn(12, value_width)
-    written = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window))(query, key, value)
-    monkeypatch.setattr(softmax, "on_accelerator", lambda: True)
-    taken = []
-    monkeypatch.setattr(
-        softmax,
-        "fused_attention",
-        lambda *given, made=softmax.fused_attention: taken.append(1) or made(*given),
-    )
-    fused = jax.jit(lambda q, k, v: softmax.attend(q, k, v, window))(query, key, value)
-    assert taken
-    np.testing.assert_allclose(fused, written, atol=1e-6)
-
-
 def test_blocks_cover_each_query_once():
     for length in (1, 63, 64, 100, 256, 300, 4096):
         positions = [t for start, stop in softmax.query_blocks(length) for t in range(start, stop)]

@@ -1,9 +1,7 @@
 """Masked documents: each is read as if it stood alone, by every mechanism."""
 
-from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,14 +54,3 @@ def test_scan_remat_and_eight_devices_equal_plain_with_documents(small, tokens):
     compute = ComputeConfig(scan_layers=True, remat=Remat.dots)
     given = {"name": "pattern", "options": {"cycle": OF_EACH}, "layers": 6, "end": END}
     assert_together_as_alone(small, tokens, compute, **given)
-
-
-def test_the_fused_form_masks_them_too():
-    draw = np.random.default_rng(0)
-    shape = (1, 2, T, 4)
-    query, key, value = (cast(Any, draw.normal(size=shape).astype(np.float32)) for _ in range(3))
-    document = jnp.repeat(jnp.arange(4), jnp.array(LENGTHS), total_repeat_length=T)[None]
-    for window in (None, 5):
-        written = softmax.attend(query, key, value, window, document_BT=document)
-        fused = softmax.fused_attention(query, key, value, window, document)
-        np.testing.assert_allclose(fused, written, atol=1e-6)

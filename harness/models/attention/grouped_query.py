@@ -14,8 +14,13 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.attention.kernels.ring import mean_computed_keys_ring, ring_attention
-from harness.models.attention.kernels.softmax import attend, mean_visible_keys
+from harness.models.attention.kernels.choice import (
+    ScoreShape,
+    attention_function,
+    choose_attention,
+    executed_mixing,
+)
+from harness.models.attention.kernels.softmax import mean_visible_keys
 from harness.models.layers import RMSNorm, Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import constant, weight
@@ -67,6 +72,7 @@ class SoftmaxAttention(nnx.Module):
         norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()
         self.sink = constant(H, "heads", 0.0) if options.sinks else None
+        self.kernel = choose_attention(context, _scores(context, options))
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         """Map [B, T, D] to [B, T, D]."""
@@ -79,7 +85,7 @@ class SoftmaxAttention(nnx.Module):
         value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
         sink_H = None if self.sink is None else gather_weight(self.sink, jnp.dtype(jnp.float32))
         score_arguments = (self.window, self.softcap, sink_H, rotary.document_BT)
-        attention = attend if rotary.sequence_shards == 1 else ring_attention
+        attention = attention_function(self.kernel, rotary.sequence_shards)
         return attention(query_BHTK, key_BGTK, value_BGTK, *score_arguments).swapaxes(1, 2)
 
     def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
@@ -94,11 +100,9 @@ def model_flops(context: LayerContext, options: ScoreOptions) -> float:
 
 
 def executed_flops(context: LayerContext, options: ScoreOptions) -> MatmulFlops:
-    """Return the executed FLOPs per token if `attend` writes out the scores, as it does unless fused."""
-    keys = mean_computed_keys_ring(context.sequence_length, _window(options), context.sequence_shards)
-    mixing = _mixing_flops(context, keys)
-    rescored = mixing / 2 if context.sequence_shards > 1 else 0.0
-    return MatmulFlops(_projection_flops(context, options), mixing, rescored=rescored)
+    """Return the executed FLOPs per token, by the kernel that computes the scores."""
+    weights = MatmulFlops(weights=_projection_flops(context, options))
+    return weights + executed_mixing(context, _scores(context, options))
 
 
 def cache_bytes(context: LayerContext, options: ScoreOptions, bytes_per_value: float) -> float:
@@ -121,12 +125,18 @@ def register_softmax(
         ),
         cache_bytes=cache_bytes,
         supports_sequence_parallel=lambda context, options: True,  # by ring attention
+        kernel=lambda context, options: choose_attention(context, _scores(context, options)),
     )
 
 
 def _kv_heads(context: LayerContext, options: ScoreOptions) -> int:
     kv_heads = getattr(options, "kv_heads", None)
     return context.shape.heads if kv_heads is None else kv_heads
+
+
+def _scores(context: LayerContext, options: ScoreOptions) -> ScoreShape:
+    width = context.shape.head_width
+    return ScoreShape(width, width, _window(options), options.softcap)
 
 
 def _window(options: ScoreOptions) -> int | None:

@@ -37,6 +37,7 @@ class PatternOptions:
         context
     ),
     period=lambda options: len(options.cycle),
+    kernel=lambda context, options: options.for_layer(context).kernel(context),
 )
 def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
     """Build the mechanism of one layer itself: its parameters have the same paths as outside a pattern."""

@@ -15,8 +15,13 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.attention.kernels.ring import mean_computed_keys_ring, ring_attention
-from harness.models.attention.kernels.softmax import attend, mean_visible_keys
+from harness.models.attention.kernels.choice import (
+    ScoreShape,
+    attention_function,
+    choose_attention,
+    executed_mixing,
+)
+from harness.models.attention.kernels.softmax import mean_visible_keys
 from harness.models.layers import RMSNorm, Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
@@ -47,13 +52,12 @@ def _mixing_flops(context: LayerContext, options: MLAOptions, keys: float) -> fl
 
 
 def _executed_flops(context: LayerContext, options: MLAOptions) -> MatmulFlops:
-    keys = mean_computed_keys_ring(context.sequence_length, None, context.sequence_shards)
-    scored = 2.0 * context.shape.heads * (context.shape.head_width + options.rotary) * keys
-    return MatmulFlops(
-        weights=_projection_flops(context, options),
-        activations=_mixing_flops(context, options, keys),
-        rescored=scored if context.sequence_shards > 1 else 0.0,
-    )
+    weights = MatmulFlops(weights=_projection_flops(context, options))
+    return weights + executed_mixing(context, _scores(context, options))
+
+
+def _scores(context: LayerContext, options: MLAOptions) -> ScoreShape:
+    return ScoreShape(context.shape.head_width + options.rotary, context.shape.head_width)
 
 
 @register_attention(
@@ -68,6 +72,7 @@ def _executed_flops(context: LayerContext, options: MLAOptions) -> MatmulFlops:
         (options.latent + options.rotary) * context.sequence_length * bytes_per_value
     ),
     supports_sequence_parallel=lambda context, options: True,
+    kernel=lambda context, options: choose_attention(context, _scores(context, options)),
 )
 class LatentAttention(nnx.Module):
     """Latent attention. With `qk_norm`, queries and the shared rotary key are normalised; the other keys have
@@ -78,6 +83,7 @@ class LatentAttention(nnx.Module):
         D, H, K = context.shape.width, context.shape.heads, context.shape.head_width
         C, J = options.latent, options.rotary
         self.head_width, self.rotary_width = K, J
+        self.kernel = choose_attention(context, _scores(context, options))
         self.query = weight((D, H, K + J), ("width", "heads", None), fan_in=D)
         self.latent = weight((D, C), ("width", None), fan_in=D)
         self.latent_norm = RMSNorm(C, context.norm_epsilon, None)
@@ -97,7 +103,7 @@ class LatentAttention(nnx.Module):
         key_BHTK = project(latent_BTC, self.key).swapaxes(1, 2)
         value_BHTK = project(latent_BTC, self.value).swapaxes(1, 2)
         query_BHTK, key_BHTK = self._query(x_BTD, rotate), self._key(x_BTD, key_BHTK, rotate)
-        attention = attend if rotary.sequence_shards == 1 else ring_attention
+        attention = attention_function(self.kernel, rotary.sequence_shards)
         mixed_BHTK = attention(query_BHTK, key_BHTK, value_BHTK, None, document_BT=rotary.document_BT)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Config, ModelFamily
 from harness.models import diffusion, flops, sizing
+from harness.models.kernels import KernelTarget
+from harness.models.layer_stack import decide_scan
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
@@ -88,7 +90,7 @@ class TextModel(Model):
         x_BTD, signals = shard_sequence(
             lambda params, tokens_BT: self._decoder(params).head_inputs(tokens_BT), params, inputs_BT
         )
-        table_VD = self._decoder(params).head_table[...]
+        table_VD = self._decoder(params).head_table[...].astype(jnp.float32)
         vocabulary = self.shape.vocabulary if self._has_padding else None
         terms = LossTerms(z_loss, self.spec.config.logit_softcap, vocabulary)
         return loss_in_pieces(x_BTD, table_VD, target_BT, terms), signals
@@ -127,5 +129,6 @@ def build(
     mesh, batch = config.mesh, config.scale.batch // config.compute.microbatches
     per_device_batch = max(1, batch // (mesh.data * mesh.fsdp * mesh.expert))
     separator = end_token if config.data.mask_documents else None
-    spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context)
-    return TextModel.assemble(spec, config.compute)
+    target = KernelTarget.of(config)
+    spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context, target)
+    return TextModel.assemble(spec, decide_scan(config, spec))

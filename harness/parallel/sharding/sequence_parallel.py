@@ -47,13 +47,15 @@ def num_shards() -> int:
     return mesh.shape[SEQUENCE_AXIS] if SEQUENCE_AXIS in mesh.manual_axes else 1
 
 
-def per_device(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """Map `function` over the data of each device: the mesh axes that are not manual yet become manual."""
+def per_device(function: Callable, in_specs: Any, out_specs: Any, check_vma: bool = True) -> Callable:
+    """Map `function` over the data of each device: the mesh axes that are not manual yet become manual.
+    `check_vma`: whether JAX follows over which devices values vary."""
     mesh = jax.sharding.get_abstract_mesh()
     auto_axes = set(mesh.axis_names) - set(mesh.manual_axes)
     if mesh.manual_axes:  # JAX 0.10 gets the shapes wrong of what a map inside another keeps for its gradient
         function = jax.checkpoint(function)
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names=auto_axes)
+    specs = {"in_specs": in_specs, "out_specs": out_specs}
+    return jax.shard_map(function, **specs, axis_names=auto_axes, check_vma=check_vma)
 
 
 def mark_varying(x: Array) -> Array:

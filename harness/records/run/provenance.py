@@ -86,15 +86,25 @@ class Facts:
     """Number of trainable parameters of a fine-tuned run; 0 for a run without a parent."""
     active_parameters: int = 0
     """Number of non-embedding parameters that one token uses; 0: not described."""
+    weight_bytes: int = 0
+    """Bytes of the parameters, a part of `state_bytes`; 0: not described, and 4 each."""
+    gradient_bytes: int = 0
+    """Bytes of the gradients, a part of `state_bytes`; 0: not described, and 4 each."""
     loss_unit: str = "nats a token"
     splits: dict[str, int] = field(default_factory=dict)
     """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
+    saved_scores: float = 0.0
+    """Attention scores of one token in all layers that the forward pass keeps if it writes them out."""
+    scanned: bool = False
+    """True if the layers are one loop over stacked parameters."""
     divisors: dict[str, int] = field(default_factory=dict)
     """Number that the size of each mesh axis must divide, besides the batch; empty: not described."""
     tokenizer: str = ""
     """Fingerprint of the tokenizer; empty for images, and if it is not described."""
     sources: dict[str, SourceFacts] = field(default_factory=dict)
     """Sources by name; empty: not described."""
+    kernels: list[str] = field(default_factory=list)
+    """Phrase for each kernel of attention and experts, such as `attention: cuDNN`; empty: not described."""
 
     @property
     def table_rows(self) -> int:

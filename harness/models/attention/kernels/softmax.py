@@ -1,8 +1,6 @@
-"""Softmax attention over visible keys, in blocks of queries, in chunks of a window, or fused.
+"""Softmax attention over visible keys, written out: in blocks of queries, or in chunks of a window.
 
-On an accelerator `jax.nn.dot_product_attention` computes it; on a GPU in half precision it does not write out
-the T x T scores. It supports neither softcaps nor sinks, so layers with those are computed in blocks
-everywhere.
+It is the reference of the fused kernels (`choice`), and the form that runs on every platform.
 """
 
 from __future__ import annotations
@@ -33,12 +31,9 @@ def attend(
 
     Values may have another width than keys; the output has the values' width.
     """
-    chunked = window is not None and uses_chunks(query_BHTK.shape[2], window)
-    if on_accelerator() and not chunked and softcap is None and sink_H is None:
-        return fused_attention(query_BHTK, key_BGTK, value_BGTK, window, document_BT)
     B, H, T, _ = query_BHTK.shape
     query_BGRTK, sink_GR = group_heads(query_BHTK, key_BGTK.shape[1], sink_H)
-    if window is not None and chunked:
+    if window is not None and uses_chunks(T, window):
         mixed_BGRTK = _attend_in_chunks(
             query_BGRTK, key_BGTK, value_BGTK, window, softcap, sink_GR, document_BT
         )
@@ -62,34 +57,6 @@ def group_heads(query_BHTK: Array, G: int, sink_H: Array | None) -> tuple[Array,
     if sink_H is None:
         return query_BGRTK, None
     return query_BGRTK, sink_H.reshape(G, H // G, out_sharding=out_sharding("kv_heads", None))
-
-
-def on_accelerator() -> bool:
-    """Return whether programs traced here run on an accelerator."""
-    return jax.default_backend() != "cpu"
-
-
-def fused_attention(
-    query_BHTK: Array,
-    key_BGTK: Array,
-    value_BGTK: Array,
-    window: int | None,
-    document_BT: Array | None = None,
-) -> Array:
-    """Compute `attend` in one operation. Values narrower than keys are padded."""
-    K, value_width = query_BHTK.shape[-1], value_BGTK.shape[-1]
-    half = query_BHTK.dtype in (jnp.bfloat16, jnp.float16)
-    use_cudnn = jax.default_backend() == "gpu" and half and K % 8 == 0 and K <= 128
-    padded_BGTK = jnp.pad(value_BGTK, ((0, 0), (0, 0), (0, 0), (0, K - value_width)))
-    mixed_BTHK = jax.nn.dot_product_attention(
-        *(x.swapaxes(1, 2) for x in (query_BHTK, key_BGTK, padded_BGTK)),
-        mask=None if document_BT is None else _same_document(document_BT, document_BT)[:, None],
-        is_causal=True,
-        local_window_size=None if window is None else (window - 1, 0),
-        # By default JAX writes out the scores on a GPU too. cuDNN supports only half precision.
-        implementation="cudnn" if use_cudnn else None,
-    )
-    return mixed_BTHK.swapaxes(1, 2)[..., :value_width]
 
 
 def _attend_in_chunks(
