@@ -28,7 +28,8 @@ def gather_rounded(param: nnx.Param, dtype: jnp.dtype, gathered: tuple[str, ...]
     """Return a weight as float32, rounded to compute precision and unsharded along the `gathered` axes. This
     is the only all-gather of FSDP. Devices send the weight in compute precision; its gradient stays float32,
     because what is summed over tokens and devices in bfloat16 loses up to a quarter of itself."""
-    array = mark_varying(jnp.asarray(param[...]))
+    # A bfloat16 parameter is widened here: its gradient is rounded after all sums, over devices too.
+    array = mark_varying(jnp.asarray(param[...]).astype(jnp.float32))
     split = out_sharding(*(None if axis in gathered else axis for axis in param.axes))
     if array.dtype == dtype:
         return array if split is None else jax.reshard(array, split)

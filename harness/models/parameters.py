@@ -46,6 +46,11 @@ class ParamSpec:
         """Number of values."""
         return math.prod(self.shape)
 
+    @property
+    def is_matrix(self) -> bool:
+        """True for a weight of two or more axes in each layer; false for gains and other vectors."""
+        return len([axis for axis in self.axes if axis != "layers"]) > 1
+
 
 def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int, depth: int = 0) -> nnx.Param:
     """Declare a weight of variance 1 / fan_in. A weight that writes to the residual stream passes the model's

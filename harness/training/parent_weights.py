@@ -23,6 +23,7 @@ from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import find_checkpoint
 from harness.training.output.checkpointer import restore
+from harness.training.optimizers.stored_dtypes import widen
 from harness.training.parent_checkpoint import rebuild_checkpoint_model
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.programs.run_programs import RunPrograms
@@ -32,7 +33,8 @@ from harness.training.trainable.trainable_model import Params
 
 def load_parent_weights(base: Mapping[str, Any], programs: RunPrograms) -> Params:
     """Load the weights that `find_parent` found, by the run's stored paths and on its devices: each device
-    reads its own shards. Embedding and head get as many rows that are no token as the run has.
+    reads its own shards. Embedding and head get as many rows that are no token as the run has, and matrices
+    the dtype that it keeps them in; a note says where that rounds.
 
     Raises UserError if the weights changed or are damaged."""
     where = f"{base['run']}@{base['step']}"
@@ -49,7 +51,18 @@ def load_parent_weights(base: Mapping[str, Any], programs: RunPrograms) -> Param
     specs = ProgramSpecs(replace(parent.config, mesh=programs.config.mesh), model, programs.mesh)
     resize = model.param_specs != saved.param_specs
     weights = _restore_weights(parent.run, parent.step, specs, resize)
-    return _change_stacking(weights, specs, programs.model)
+    return _in_own_dtypes(_change_stacking(weights, specs, programs.model), programs)
+
+
+def _in_own_dtypes(weights: Params, programs: RunPrograms) -> Params:
+    """Return the weights in the dtypes that the run keeps them in: the nearest values, or the same ones."""
+    dtypes = programs.trainable_model.dtypes
+    if any(jnp.promote_types(array.dtype, dtypes[path]) != dtypes[path] for path, array in weights.items()):
+        programs.note(
+            "the parent's weights are float32 and were rounded to the nearest bfloat16, in which this run keeps "
+            "its matrices (compute.parameter_dtype)"
+        )
+    return {path: array.astype(dtypes[path]) for path, array in weights.items()}
 
 
 def _find_fault(where: str) -> str | None:
@@ -65,9 +78,8 @@ def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[s
     """Load the weights of a run at a step: float32 on the host, by the model's stored paths. They are
     restored on one device, whatever mesh trained them, which is exact. LoRA factors are merged in."""
     config, mesh = replace(config, mesh=MeshConfig()), lane_mesh(jax.local_devices()[:1], MeshConfig())
-    return jax.device_get(
-        _restore_weights(run, step, ProgramSpecs(replace(config, mesh=MeshConfig()), model, mesh))
-    )
+    specs = ProgramSpecs(replace(config, mesh=MeshConfig()), model, mesh)
+    return jax.device_get(widen(_restore_weights(run, step, specs)))
 
 
 def _restore_weights(run: RunDir, step: int, specs: ProgramSpecs, resize: bool = False) -> Params:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, RouterStats
+from harness.training.optimizers.stored_dtypes import round_like, widen
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
 
@@ -57,27 +58,29 @@ def make_step(
         (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1)
         norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
-        updates, moments = optimizer.update(clipped, state.optimizer, trainable)
-        new_params = jax.tree.map(lambda p, u: p - learning_rate * u, trainable, updates)
-        params = model.update_after_step(new_params | frozen, router_stats)
+        wide = widen(trainable)
+        updates, moments = optimizer.update(clipped, state.optimizer, wide)
+        new_params = jax.tree.map(lambda p, u: p - learning_rate * u, wide, updates)
+        new_params = model.update_after_step(new_params | frozen, router_stats)
+        params = round_like(new_params, state.params, state.optimizer)
         return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(router_stats)])
 
     return step
 
 
 def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):
-    """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches."""
+    """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches, in float32."""
     count = tokens_MBT1.shape[0]
 
     def micro_batch(tokens_BT1):
         (_, parts), grads = gradient(params, tokens_BT1)
-        return (parts["loss"], parts["signals"]), grads
+        return (parts["loss"], parts["signals"]), widen(grads)
 
     if count == 1:
         return micro_batch(tokens_MBT1[0])
     (loss, router_stats), _ = jax.eval_shape(micro_batch, tokens_MBT1[0])
     zero_outputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, router_stats))
-    zero = (zero_outputs, jax.tree.map(jnp.zeros_like, params))
+    zero = (zero_outputs, jax.tree.map(jnp.zeros_like, widen(params)))
 
     def add(total, tokens_BT1):
         return jax.tree.map(jnp.add, total, micro_batch(tokens_BT1)), None

@@ -47,6 +47,8 @@ def restore(run: RunDir, step: int, abstract: Any, resize: bool = False) -> Any:
     path = run.checkpoint(step)
     try:
         return _ORBAX.submit(_load, orbax_path(path), abstract, resize).result()
+    except RestoreError:
+        raise
     except Exception as error:
         if _is_of_machine(error):
             raise
@@ -60,7 +62,25 @@ def _load(path: Path, abstract: Any, resize: bool = False) -> Any:
     context = _orbax_context()
     context.array.loading.enable_padding_and_truncation = resize
     with context:
+        _check_dtypes(path, abstract)
         return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
+
+
+def _check_dtypes(path: Path, abstract: Any) -> None:
+    """Raise RestoreError for a checkpoint in other dtypes than `abstract`: Orbax would round without a word.
+    Whether an optimizer's state counts roundings is no difference of its arrays."""
+    metadata = ocp.checkpointables_metadata(str(path)).metadata[STATE_NAME]
+    saved, wanted = (
+        {key.replace("/inner/", "/", 1): dtype for key, (_, dtype) in _array_types(state).items()}
+        for state in (metadata, abstract)
+    )
+    for key, dtype in wanted.items():
+        if saved.get(key, dtype) != dtype:
+            raise RestoreError(
+                f"{path}: the checkpoint has {key} in {saved[key]}, and this run keeps it in {dtype}. Set "
+                "compute.parameter_dtype and optimizer.moment_dtype to those of the run that saved it, or start "
+                "from its weights (finetune.method=full), which are then rounded."
+            )
 
 
 def _prove(path: Path, state: Any) -> None:
@@ -88,11 +108,12 @@ def _prove(path: Path, state: Any) -> None:
 
 
 def _array_types(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of each array by its path."""
+    """Return shape and dtype of each array by its path, without those that are left out (`...`)."""
     arrays = jax.tree_util.tree_leaves_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(array.shape), str(array.dtype))
         for path, array in arrays
+        if array is not ...
     }
 
 

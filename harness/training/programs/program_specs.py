@@ -75,9 +75,10 @@ class ProgramSpecs:
 
     @functools.cached_property
     def params(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Float32 specs of all parameters by stored path."""
+        """Specs of all parameters by stored path, in the dtypes that they are kept in."""
+        dtypes, shardings = self.trainable_model.dtypes, self.param_shardings
         return {
-            path: jax.ShapeDtypeStruct(spec.shape, jnp.float32, sharding=self.param_shardings[path])
+            path: jax.ShapeDtypeStruct(spec.shape, dtypes[path], sharding=shardings[path])
             for path, spec in self.trainable_model.stored_specs.items()
         }
 

@@ -19,6 +19,7 @@ from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
+from harness.training.optimizers.stored_dtypes import with_seed
 from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
 from harness.training.programs.evaluate import evaluate_domains, map_batches
 from harness.training.programs.lowerings import lowered_program
@@ -73,7 +74,7 @@ class RunPrograms:
         drawn_params = draw_params(self.trainable_model, self.config.seed, to_draw, progress)
         params = {path: (weights | drawn_params)[path] for path in shardings}
         trainable, _ = split_trainable(params, self.trainable_model.trainable_paths)
-        return TrainState(params, self._program_init(trainable))
+        return TrainState(params, with_seed(self._program_init(trainable), self.config.seed))
 
     def abstract_state(self) -> TrainState:
         """Return the specs of the state, with shardings."""

@@ -55,7 +55,8 @@ def draw_params(
     shardings: Mapping[str, Sharding],
     progress: Callable[[float], None] = lambda share: None,
 ) -> Params:
-    """Draw the parameters of these stored paths, float32. `progress` receives the share that is done."""
+    """Draw the parameters of these stored paths in float32, and round each to the nearest value of the dtype
+    that it is kept in. `progress` receives the share that is done."""
     specs = model.stored_specs
     local_params = [_local_param(path, specs[path], sharding) for path, sharding in shardings.items()]
     params: Params = {}
@@ -70,7 +71,7 @@ def draw_params(
             for job in jobs:
                 job.result()
             for param, values in zip(group, arrays, strict=True):
-                params[param.path] = _put(param, values)
+                params[param.path] = _put(param, values, model.dtypes[param.path])
             jax.block_until_ready([params[param.path] for param in group])
             progress(len(params) / len(local_params))
     return params
@@ -116,6 +117,7 @@ def _layers(
         yield path, layer, [block[1:] for block in holders], targets
 
 
-def _put(param: _LocalParam, arrays: Mapping[Block, np.ndarray]) -> jax.Array:
-    shards = [jax.device_put(arrays[block], device) for device, block in param.blocks.items()]
+def _put(param: _LocalParam, arrays: Mapping[Block, np.ndarray], dtype: np.dtype) -> jax.Array:
+    rounded = {block: array.astype(dtype, copy=False) for block, array in arrays.items()}
+    shards = [jax.device_put(rounded[block], device) for device, block in param.blocks.items()]
     return jax.make_array_from_single_device_arrays(param.spec.shape, param.sharding, shards)

@@ -17,12 +17,20 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
-from harness.config.schema.run import Config, FinetuneConfig, FinetuneMethod, OptimizerConfig
+from harness.config.schema.run import (
+    Config,
+    FinetuneConfig,
+    FinetuneMethod,
+    OptimizerConfig,
+    Precision,
+)
 from harness.core.errors import UserError
 from harness.models import ImageModel, Model, ParamSpec, RouterStats, flops
+from harness.models.layers import DTYPES
 from harness.models.mup import expert_matrix, learning_rate_scale, relative_width
 from harness.training.optimizers.muon import as_matrix, hidden_matrices
 from harness.training.optimizers.optimizer import make_optimizer
+from harness.training.optimizers.stored_dtypes import round_moments, widen
 from harness.training.trainable.lora import LoraFactors, lora_product, make_factors
 
 
@@ -57,6 +65,19 @@ class TrainableModel:
             for name in "ab"
         }
         return layers | factors
+
+    @functools.cached_property
+    def dtypes(self) -> dict[str, jnp.dtype]:
+        """Dtypes that all parameters of a state are kept in, by stored path."""
+        return self._kept_in(self.model.compute.parameter_dtype)
+
+    def _kept_in(self, precision: Precision) -> dict[str, jnp.dtype]:
+        """Return the dtype by stored path if matrices are kept in this one. Vectors are always float32: they
+        are a thousandth of the state, and a gain near 1 would move in steps of 1/128."""
+        return {
+            path: jnp.dtype(DTYPES[precision] if spec.is_matrix else jnp.float32)
+            for path, spec in self.stored_specs.items()
+        }
 
     @property
     def num_trainable(self) -> int:
@@ -101,7 +122,9 @@ class TrainableModel:
     def merged_params(self, params: Params) -> Params:
         """Return the weights that the model computes with, by its stored paths: W plus its LoRA update."""
         scale = self.config.alpha / self.config.rank
-        sums = {path: params[path] + scale * self._lora_update(path, params) for path in self.lora_factors}
+        sums = {
+            path: widen(params[path]) + scale * self._lora_update(path, params) for path in self.lora_factors
+        }
         return {path: params[path] for path in self.model.stored_specs} | sums
 
     def loss(self, params: Params, *inputs: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -129,7 +152,10 @@ class TrainableModel:
                 factor_path = _factor_path(path, name)
                 decay[factor_path], rates[factor_path] = True, learning_rate_scale(spec, relative)
                 matrices[factor_path] = as_matrix(expert_matrix(spec), contracted, relative)
-        return make_optimizer(config, *map(self._only_trainable, (decay, rates, matrices)))
+        optimizer = make_optimizer(config, *map(self._only_trainable, (decay, rates, matrices)))
+        if {config.moment_dtype, model.compute.parameter_dtype} == {Precision.float32}:
+            return optimizer
+        return round_moments(optimizer, self._kept_in(config.moment_dtype))
 
     def _is_trainable(self, path: str) -> bool:
         return self.trainable_paths is None or path in self.trainable_paths
@@ -139,7 +165,8 @@ class TrainableModel:
 
     def _lora_update(self, path: str, params: Params) -> Array:
         a, b = (_factor_path(path, name) for name in "ab")
-        return lora_product(params[a], params[b], self.stored_specs[a].axes, self.stored_specs[b].axes)
+        axes_a, axes_b = self.stored_specs[a].axes, self.stored_specs[b].axes
+        return lora_product(widen(params[a]), widen(params[b]), axes_a, axes_b)
 
 
 def make_trainable(config: Config, model: Model) -> TrainableModel:
