@@ -15,6 +15,7 @@ from harness.core.errors import UserError
 from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.launcher import run_directories
 from harness.launcher.placement import frozen
+from harness.launcher.planned_layouts import check_planned_sizes, with_planned_layouts
 from harness.launcher.run_directories import RunAction
 from harness.launcher.runs import Block, Run, check_trainable, run_dir, sweep_dir
 from harness.launcher.same_data import check_same_data
@@ -41,7 +42,9 @@ def train_single(config: Config) -> None:
     console = Console()
     sweep = sweep_dir([config])
     freeze_rule.set_default_control([config])
+    [config] = with_planned_layouts([config])
     run = Run(config, describe_configs([config])[0], run_dir(sweep, config))
+    check_planned_sizes([run])
     run_directories.check_identities([run])
     check_same_data(sweep, [run])
     with hold_sweep_lock(sweep):

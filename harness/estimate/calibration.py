@@ -12,6 +12,12 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
+from harness.core.interval import Interval
+from harness.estimate.clusters import Chip, Links
+from harness.estimate.layouts import Layout, LayoutGrid
+from harness.estimate.model_size import ModelShape
+from harness.estimate.roofline import step_terms
+
 COVERAGE = 0.9
 """Probability that an interval holds the measured value."""
 UNCERTAINTY = {
@@ -44,5 +50,33 @@ class Calibration:
         return float(stdtrit(max(1, self.groups - 1), (1 + COVERAGE) / 2)) * deviation
 
 
+LAUNCH_BOUND_SHARE = 0.1
+"""Share of a step above which the time to start kernels widens the interval."""
 FITTED_CALIBRATION = Calibration(factor=1.0652, spread=0.1127, groups=10, rows=48)
 """`fit_calibration(predict_rows(rows))` of the 48 rows in docs/planning.md; a test refits it."""
+
+
+def model_doubts(model: ModelShape, chip: Chip) -> tuple[str, ...]:
+    """Return the keys of UNCERTAINTY that apply to a step of this model on this chip in a known layout."""
+    doubts = {
+        "form": True,
+        "chip": not chip.name.startswith(KNOWN_CHIP_PREFIXES),
+        "precision": model.precision.matmul_dtype == "fp4",
+        "experts": bool(model.experts),
+    }
+    return tuple(key for key, holds in doubts.items() if holds)
+
+
+def launch_doubt(launch_seconds: float, step_seconds: float) -> tuple[str, ...]:
+    """Return the doubt about the time to start kernels, where a step waits for it."""
+    return ("launch",) if launch_seconds > LAUNCH_BOUND_SHARE * step_seconds else ()
+
+
+def estimate_step(model: ModelShape, layout: Layout, chip: Chip, links: Links) -> Interval:
+    """Return the seconds of a step of our own in a layout, calibrated, with their interval."""
+    terms = step_terms(model, LayoutGrid.from_layouts([layout]), chip, links)
+    seconds = float(terms.total[0])
+    doubts = model_doubts(model, chip) + launch_doubt(float(terms.launch[0]), seconds)
+    value = seconds * FITTED_CALIBRATION.factor
+    spread = math.exp(FITTED_CALIBRATION.log_half_width(doubts))
+    return Interval(value, value / spread, value * spread)

@@ -34,11 +34,14 @@ class LayoutLimits:
         keys += [] if self.microbatches is None else [f"compute.microbatches={self.microbatches}"]
         return (*keys, *([] if self.remat is None else [f"compute.remat={self.remat.value}"]))
 
-    def allows(self, axis: str, size: int) -> bool:
-        """Return whether an axis may have this size."""
-        chosen = dict(self.axes).get(axis, size)
+    def divides(self, axis: str, size: int) -> bool:
+        """Return whether the harness can split a run over so many shards."""
         divisor = 0 if axis == "data" else dict(self.divisors).get(axis, 1)
-        return size == chosen and divisor % size == 0
+        return divisor % size == 0
+
+    def allows(self, axis: str, size: int) -> bool:
+        """Return whether an axis may have this size: it can be trained, and the config chose no other."""
+        return size == dict(self.axes).get(axis, size) and self.divides(axis, size)
 
 
 def layout_limits(config: Config, facts: Facts) -> LayoutLimits:

@@ -125,11 +125,22 @@ def config_layout(config: Config) -> Layout:
     return Layout(**dataclasses.asdict(mesh), microbatch=microbatch, remat=compute.remat)
 
 
+def num_microbatches(layout: Layout, batch: int) -> int:
+    """Return the sequential parts of a batch of so many sequences."""
+    return max(1, batch // (layout.data * layout.fsdp * layout.expert * layout.microbatch))
+
+
+def layout_overrides(layout: Layout, batch: int) -> tuple[str, ...]:
+    """Return the overrides of a sweep that trains in a layout, with a batch of so many sequences."""
+    mesh = [f"mesh.{axis}={getattr(layout, axis)}" for axis in MESH_AXES]
+    microbatches = num_microbatches(layout, batch)
+    return (*mesh, f"compute.microbatches={microbatches}", f"compute.remat={layout.remat.value}")
+
+
 def with_layout(config: Config, layout: Layout) -> Config:
     """Return a config with a layout's mesh, micro-batches and remat."""
     mesh = MeshConfig(**{axis: getattr(layout, axis) for axis in MESH_AXES})
-    parts = mesh.data * mesh.fsdp * mesh.expert
-    microbatches = max(1, config.scale.batch // (parts * layout.microbatch))
+    microbatches = num_microbatches(layout, config.scale.batch)
     compute = dataclasses.replace(config.compute, remat=layout.remat, microbatches=microbatches)
     return dataclasses.replace(config, mesh=mesh, compute=compute)
 

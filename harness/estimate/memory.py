@@ -3,17 +3,24 @@ axis divides what it splits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Remat
+from harness.estimate.activations import activation_bytes
 from harness.estimate.layouts import LayoutGrid
 from harness.estimate.model_size import ModelShape
 
 MEMORY_LIMIT = 0.8
 """Share of a chip's memory that a plan may use; the rest is for the runtime and fragmentation."""
+MEMORY_UNCERTAINTY = 1.25
+"""Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
+EXACT_PARTS = ("weights", "optimizer", "gradients", "copy")
+"""Parts that are counts."""
+GRADIENT_BYTES = 4
+"""Bytes of a value of a weight's gradient before it is added up over devices."""
 LOGIT_BYTES = 8
 """Bytes of a logit that is held: itself and its gradient, in float32."""
 
@@ -27,7 +34,7 @@ class DeviceMemory:
     gradients: np.ndarray
     activations: np.ndarray
     gathered: np.ndarray
-    """Whole weights of two layers in use, where fsdp keeps them split."""
+    """Whole weights in use, where fsdp keeps them split."""
     logits: np.ndarray
     """Logits of all tokens over a shard of the vocabulary, or those of one piece of the loss."""
 
@@ -40,27 +47,42 @@ class DeviceMemory:
 def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     """Return the bytes of the fullest device (the first pipeline stage) in each layout."""
     parameters = parameters_per_device(model, layout)
-    tokens = layout.microbatch * model.sequence / layout.context / layout.tensor
+    tokens = layout.microbatch * model.sequence / layout.context
     tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
     extra_share = (layout.pipeline - 1) / (layout.pipeline * layout.virtual) * (layout.virtual > 1)
     in_flight = np.minimum(layout.microbatches(model), layout.pipeline) * (1 + extra_share)
     in_flight = np.where(layout.pipeline > 1, in_flight, 1.0)
-    layers, precision = model.layers / layout.pipeline, model.precision
-    all_values = activation_values(model, 0) * precision.value_bytes
-    remat_values = [model.width * precision.value_bytes, activation_values(model, 1) * precision.value_bytes]
-    remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
-    layer_bytes = np.select(remats, remat_values, all_values)
-    work = all_values * (remats[0] | remats[1])
-    logits = np.minimum(tokens * model.vocabulary, LOSS_PIECE_VALUES)
-    gathers = layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1
+    kept, work = activation_bytes(model, layout)
+    precision = model.precision
+    # Gradients of a micro-batch are added to the sum of those before it.
+    sums = np.where(layout.microbatches(model) > 1, 2, 1) if model.limits else 1
     return DeviceMemory(
         weights=parameters * precision.weight_bytes,
         optimizer=parameters * precision.optimizer_bytes,
-        gradients=parameters * precision.gradient_bytes,
-        activations=tokens * (layer_bytes * layers * in_flight + work),
-        gathered=np.where(gathers, 2 * layer_parameters(model, layout) * precision.value_bytes, 0.0),
-        logits=logits * LOGIT_BYTES,
+        gradients=parameters * precision.gradient_bytes * sums,
+        activations=tokens * (kept * model.layers / layout.pipeline * in_flight + work),
+        gathered=_gathered_bytes(model, layout),
+        logits=np.minimum(tokens * model.rows / layout.tensor, LOSS_PIECE_VALUES) * LOGIT_BYTES,
     )
+
+
+def _gathered_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
+    """Return the bytes of whole weights beside the shards: of two layers, and a gradient of one before it is
+    scattered. Without remat the harness keeps those of all layers from the forward to the backward pass."""
+    gathers = layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1
+    one, size = layer_parameters(model, layout), model.precision.value_bytes
+    if model.limits is None:
+        return np.where(gathers, 2 * one * size, 0.0)
+    table = model.rows * model.width * GRADIENT_BYTES / layout.tensor
+    used = np.where(gathers, one * (2 * size + GRADIENT_BYTES) + 2 * table, 0.0)
+    copies = gathers | (size < model.precision.weight_bytes)
+    kept = one * size * model.layers / layout.pipeline
+    return used + np.where(layout.has_remat(Remat.none) & copies, kept, 0.0)
+
+
+def least_bytes(parts: Mapping[str, float], doubt: float) -> float:
+    """Return the bytes of a device if its estimated parts are too large by the factor `doubt`."""
+    return sum(size if name in EXACT_PARTS else size / doubt for name, size in parts.items())
 
 
 def parameters_per_device(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
@@ -83,16 +105,3 @@ def layer_parameters(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     dense = (model.dense_parameters - model.embedding) / model.layers
     parts = 1 if model.gathers_expert_weights else layout.expert
     return (dense + model.expert_parameters / model.layers / parts) / layout.tensor
-
-
-def activation_values(model: ModelShape, level: int) -> float:
-    """Return the values that the backward pass keeps of one token in one layer, without attention scores.
-    Level 0: all inputs of products, norms and gates (after arXiv:2205.05198, table 2, less the scores). Level
-    1: outputs of products with weights (remat `dots`)."""
-    heads, groups = model.heads * model.head_width, model.kv_heads * model.head_width
-    used = model.experts_per_token
-    hidden = used * model.ffn * (2 if model.gated else 1)
-    products = heads + 2 * groups + 2 * model.width + hidden
-    if level:
-        return products + model.width
-    return products + heads + 3 * model.width + used * model.ffn + 2 * model.top_k * model.width

@@ -59,10 +59,21 @@ class ModelShape:
     parameters_by_axes: tuple[tuple[tuple[str, ...], int], ...] = ()
     """Parameters by the axes that split them; empty: not known, so `fsdp` and `tensor` are taken to split
     all, and `expert` the routed experts."""
+    table_rows: int | None = None
+    """Rows of embedding and head; None: one for each token of the vocabulary."""
+    saved_scores: float = 0.0
+    """Attention scores of one token in all layers that a run of the harness writes out."""
+    scanned: bool = True
+    """True if the layers are a loop, so that what they keep for the backward pass is stored for each turn."""
     limits: LayoutLimits | None = None
     """Layouts that a run of the harness can be trained in; None: a model of others, in any layout."""
     block: str = ""
     """Block of runs that get equally many chips; empty: the run has no sibling."""
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of embedding and head."""
+        return self.table_rows or self.vocabulary
 
     @property
     def dense_parameters(self) -> int:
@@ -193,6 +204,9 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         tokens=config.scale.tokens,
         precision=run_precision(config, facts),
         parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
+        table_rows=facts.table_rows if config.model.kind is ModelFamily.decoder else None,
+        saved_scores=facts.saved_scores,
+        scanned=facts.scanned,
         limits=layout_limits(config, facts),
         block=f"{config.scale.name}/seed{config.seed}",
     )

@@ -35,16 +35,23 @@ FP4 = TrainingPrecision("fp4", 2, 4, 8, 2, "fp4")
 
 
 def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
-    """Return the precision of one of our own runs: float32 weights and gradients whatever the products are
-    in, and the optimizer's bytes as `harness.worker.describe` counted them."""
-    weights, gradients = 4 * facts.parameters, 4 * (facts.trainable or facts.parameters)
+    """Return the precision of one of our own runs, with the bytes that `harness.worker.describe` counted."""
+    weights = facts.weight_bytes or 4 * facts.parameters
+    gradients = facts.gradient_bytes or 4 * (facts.trainable or facts.parameters)
     optimizer = facts.state_bytes - weights - gradients
     half = config.compute.dtype is Precision.bfloat16
     return TrainingPrecision(
-        name=f"float32 state, {'bf16' if half else 'float32'} products",
-        weight_bytes=4,
+        name=f"{_state_name(config)} state, {'bf16' if half else 'float32'} products",
+        weight_bytes=weights / facts.parameters,
         gradient_bytes=gradients / facts.parameters,
         optimizer_bytes=optimizer / facts.parameters,
         value_bytes=2 if half else 4,
         matmul_dtype="bf16" if half else "float32",
     )
+
+
+def _state_name(config: Config) -> str:
+    kept = {config.compute.parameter_dtype, config.optimizer.moment_dtype}
+    if kept == {Precision.float32}:
+        return "float32"
+    return "bf16" if kept == {Precision.bfloat16} else "bf16 and float32"

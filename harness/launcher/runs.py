@@ -108,10 +108,10 @@ def check_trainable(configs: Sequence[Config]) -> None:
                 f"engine.processes={count} and cluster.platform=tpu: one process holds all chips of a host. "
                 "Remove engine.processes, or use engine=ray for a slice of several hosts."
             )
-        if config.cluster.kinds:
+        if len(config.cluster.kinds) > 1:
             raise UserError(
-                f"cluster={config.cluster.name} can be planned for, but not trained on. Train here "
-                f"with cluster=local cluster.platform={config.cluster.platform}."
+                f"cluster={config.cluster.name} has {len(config.cluster.kinds)} kinds of chips, and a sweep "
+                "trains on one. Describe that kind alone, as conf/cluster/h100x8.yaml does."
             )
         if config.roster.planned:
             raise UserError(

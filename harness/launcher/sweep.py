@@ -14,6 +14,7 @@ from harness.core.cache.cache_dir import check_cache_writable
 from harness.core.cache.cache_usage import remove_unused
 from harness.core.errors import UserError
 from harness.launcher.comparable_runs import check_comparable
+from harness.launcher.cost.device_room import check_room, shortages
 from harness.launcher.engines.factory import batch_scripts, make_engine
 from harness.launcher.launch_plan import (
     LaunchPlan,
@@ -22,6 +23,7 @@ from harness.launcher.launch_plan import (
     freeze_plan,
     kept_mesh_lines,
 )
+from harness.launcher.planned_layouts import check_planned_sizes, with_planned_layouts
 from harness.launcher.runs import Run, check_distinct, check_trainable, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
@@ -81,6 +83,7 @@ def launch(
         return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
     sweep_runs, tuning = _tune(sweep_runs, hooks, console)
     plan = forecast_runs(sweep_runs)
+    check_room([run for run in plan.runs if not run.ended])
     with hold_sweep_lock(plan.sweep):
         _report_edited_entries(plan.sweep, note)
         remaining = plan.keep(lambda run: not run.ended)
@@ -99,7 +102,7 @@ def launch(
 def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     """Describe the runs of a sweep and check them against each other. Writes nothing. Holds for any machine.
     Raises UserError for a rule, runs or pairs that cannot be compared fairly."""
-    sweep = sweep_dir(configs)
+    sweep, configs = sweep_dir(configs), with_planned_layouts(configs)
     freeze_rule.set_default_control(configs)
     freeze_rule.check_control(sweep, configs)
     freeze_rule.learn_drift(sweep, configs)
@@ -107,6 +110,7 @@ def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     for config in configs:
         interim_looks(config, config.rule.stopping)
     sweep_runs = _describe(sweep, configs, hooks)
+    check_planned_sizes(sweep_runs.runs)
     check_comparable(sweep_runs.blocks)
     return sweep_runs
 
@@ -121,7 +125,8 @@ def _show_dry_run(
     plan: LaunchPlan, runs: Sequence[Run], hooks: LaunchHooks, console: Console
 ) -> list[Outcome]:
     """Print what would be trained, with the learning rates of the configs: tuning is not simulated."""
-    for line in [*plan_lines(plan.sweep, runs, plan.forecast), *design_power(plan.sweep, runs).lines]:
+    lines = [*plan_lines(plan.sweep, runs, plan.forecast), *design_power(plan.sweep, runs).lines]
+    for line in [*lines, *shortages(plan.runs)]:
         printer(console)(line)
     hooks.show_plan(plan, console)
     for text in batch_scripts(plan.settings, plan.sweep.path / "workers", plan.worker_specs):
@@ -134,6 +139,9 @@ def _tune(sweep_runs: SweepRuns, hooks: LaunchHooks, console: Console) -> tuple[
     `tune=lr` the sweep is unchanged and there is no result."""
 
     def launch_tuning(configs: Sequence[Config]) -> None:
+        # Their names are not in a plan; they have the layouts of the runs that they are made from.
+        engine = dataclasses.replace(configs[0].engine, plan=None)
+        configs = [dataclasses.replace(config, engine=engine) for config in configs]
         quiet = dataclasses.replace(hooks, conclude=lambda *_: None, before_first_record=lambda _: None)
         outcomes = launch(configs, quiet, console)
         if failed := [outcome for outcome in outcomes if outcome.failure]:

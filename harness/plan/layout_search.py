@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.core.errors import UserError
+from harness.core.number_format import format_bytes
 from harness.estimate.clusters import GIB, Chip, Links
 from harness.estimate.layouts import AXES, REMAT_CODES, Layout, LayoutGrid
 from harness.estimate.memory import MEMORY_LIMIT, DeviceMemory, device_memory
 from harness.estimate.model_size import ModelShape
 from harness.estimate.roofline import StepTerms, step_terms
+from harness.estimate.ways_to_fit import layout_memory, ways_text
 from harness.plan.candidate_layouts import enumerate_layouts
 from harness.records.run.save_copy import save_copy_bytes
 
@@ -72,12 +74,8 @@ def search_layouts(
     seconds, memory = step_terms(model, layouts, chip, links), device_memory(model, layouts)
     fits = memory.total <= limit_bytes
     if not fits.any():
-        row = int(np.argmin(memory.total))
-        raise UserError(
-            f"{model.name} fits nowhere on {devices} x {chip.name}: the smallest of {len(layouts)} layouts"
-            f" ({layouts.layout_at(row)}) needs {memory.total[row] / GIB:.1f} GiB a device, but a plan may"
-            f" use {limit_bytes / GIB:.1f} ({limit:.0%}). Give more devices or shorter sequences."
-        )
+        smallest = layouts.layout_at(int(np.argmin(memory.total)))
+        raise UserError(_fits_nowhere(model, smallest, len(layouts), f"{devices} x {chip.name}", limit_bytes))
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
     best = evaluated_layout(layouts, seconds, memory, int(fitting[0]), limit_bytes)
@@ -94,6 +92,18 @@ def search_layouts(
     near = seconds.total[fitting]
     typical = float(np.median(near[near <= PLAUSIBLE_SLOWDOWN * best.seconds]))
     return LayoutChoice(best, tuple(map(with_reason, runners_up)), tuple(map(with_reason, rejected)), typical)
+
+
+def _fits_nowhere(model: ModelShape, smallest: Layout, tried: int, where: str, limit: float) -> str:
+    """Return why no layout fits. Where the config chose parts of the layout, others may."""
+    fixed = model.limits.fixed if model.limits else ()
+    with_fixed = f" with {', '.join(fixed)} of its config" if fixed else ""
+    need = sum(layout_memory(model, smallest).values())
+    return (
+        f"{model.name} fits nowhere on {where}{with_fixed}: the smallest of {tried} layouts ({smallest})"
+        f" needs {format_bytes(need)} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
+        f" {ways_text(model, smallest, limit)}"
+    )
 
 
 def _no_layout(model: ModelShape, devices: int) -> str:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from harness.core.interval import Interval
 from harness.estimate.layouts import config_layout
-from harness.estimate.precision import run_precision
+from harness.estimate.model_size import shape_from_facts
+from harness.estimate.ways_to_fit import layout_memory
 from harness.plan.plan_types import (
     EXACT_COUNTS,
     DescribedRun,
@@ -16,7 +17,7 @@ from harness.plan.plan_types import (
     SweepPlan,
     evidence_labels,
 )
-from harness.plan.predict import MEMORY_UNCERTAINTY, EvidenceKind, PlanEstimate
+from harness.plan.predict import EvidenceKind, PlanEstimate, memory_estimates
 
 DAY = 86_400
 """Seconds of a day."""
@@ -65,7 +66,9 @@ def _plan_run(run: DescribedRun, estimate: _TimeEstimate, begins: float) -> Plan
     step = estimate.train / estimate.steps
     step_seconds = PlanEstimate(step, low * step, high * step, evidence)
     days = PlanEstimate(estimate.seconds / DAY, estimate.low / DAY, estimate.high / DAY, evidence)
-    memory = _memory(run)
+    layout = config_layout(run.config)
+    parts = layout_memory(shape_from_facts(run.config, facts, run.name), layout)
+    memory = memory_estimates(parts, EvidenceKind.assumed)
     estimates = {"memory": memory["activations"], "step_seconds": step_seconds, "days": days}
     return PlannedRun(
         name=run.name,
@@ -77,7 +80,7 @@ def _plan_run(run: DescribedRun, estimate: _TimeEstimate, begins: float) -> Plan
         kind=run.config.cluster.platform,
         chips=mesh.devices,
         devices=mesh.devices,
-        layout=config_layout(run.config),
+        layout=layout,
         memory=memory,
         step_seconds=step_seconds,
         begins=begins,
@@ -90,18 +93,3 @@ def _evidence_kind(estimate: _TimeEstimate) -> EvidenceKind:
     if estimate.factor != 1:
         return EvidenceKind.corrected
     return EvidenceKind.measured if estimate.runs else EvidenceKind.assumed
-
-
-def _memory(run: DescribedRun) -> dict[str, PlanEstimate]:
-    """Return bytes of a device by part, as `harness.launcher.cost.step_cost.device_bytes` counts them: `fsdp`
-    and `tensor` split the state; `data`, `fsdp`, `expert` and `context` split the tokens."""
-    facts, mesh, precision = run.facts, run.config.mesh, run_precision(run.config, run.facts)
-    activation_bytes = facts.activation_bytes / (mesh.data * mesh.fsdp * mesh.expert * mesh.context)
-    activations = PlanEstimate.within(activation_bytes, MEMORY_UNCERTAINTY, EvidenceKind.assumed)
-    share = facts.parameters / (mesh.fsdp * mesh.tensor)
-    state = {
-        "weights": PlanEstimate.exact(precision.weight_bytes * share),
-        "optimizer": PlanEstimate.exact(precision.optimizer_bytes * share),
-        "gradients": PlanEstimate.exact(precision.gradient_bytes * share),
-    }
-    return state | {"activations": activations}

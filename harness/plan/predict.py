@@ -11,10 +11,10 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.interval import Interval
-from harness.estimate.calibration import FITTED_CALIBRATION, UNCERTAINTY, Calibration
+from harness.estimate.calibration import FITTED_CALIBRATION, UNCERTAINTY, Calibration, launch_doubt
 from harness.estimate.clusters import Cluster, Partition, load_cluster
 from harness.estimate.layouts import Layout, LayoutGrid, check_layout
-from harness.estimate.memory import MEMORY_LIMIT, device_memory
+from harness.estimate.memory import EXACT_PARTS, MEMORY_LIMIT, MEMORY_UNCERTAINTY, device_memory
 from harness.estimate.model_size import ModelShape
 from harness.estimate.roofline import step_terms
 from harness.plan.calibration.published_run import PublishedRun, read_published_run
@@ -25,11 +25,6 @@ from harness.plan.layout_search import (
     evaluated_layout,
     search_layouts,
 )
-
-MEMORY_UNCERTAINTY = 1.25
-"""Factor either way by which the estimate of activations may be wrong. Assumed. The state is exact."""
-LAUNCH_BOUND_SHARE = 0.1
-"""Share of a step above which the time to start kernels widens the interval."""
 
 
 class EvidenceKind(Enum):
@@ -156,9 +151,7 @@ def _planned_row(model: ModelShape, part: Partition, layout: Layout | None, devi
 
 def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
     best, choice = uncalibrated_cost(row)
-    sources = uncertainty_sources(row)
-    if best.terms["launch"] > LAUNCH_BOUND_SHARE * best.seconds:
-        sources = (*sources, "launch")
+    sources = (*uncertainty_sources(row), *launch_doubt(best.terms["launch"], best.seconds))
     spread = math.exp(calibration.log_half_width(sources))
     step = PlanEstimate.within(best.seconds * calibration.factor, spread, EvidenceKind.analytic)
     model, num_devices = row.model, row.chips if row.is_published else best.layout.devices
@@ -171,7 +164,7 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
         parameters=PlanEstimate.exact(model.parameters),
         active_parameters=PlanEstimate.exact(model.active_parameters),
         flops_per_token=PlanEstimate.exact(model.flops_per_token),
-        memory={name: _memory_estimate(name, value) for name, value in best.memory.items()},
+        memory=memory_estimates(best.memory, EvidenceKind.analytic),
         memory_limit=MEMORY_LIMIT * row.chip.memory,
         step_seconds=step,
         terms={name: seconds * calibration.factor for name, seconds in best.terms.items()},
@@ -183,10 +176,14 @@ def _prediction(row: PublishedRun, calibration: Calibration) -> CostPrediction:
     )
 
 
-def _memory_estimate(part: str, value: float) -> PlanEstimate:
-    if part in ("weights", "optimizer", "gradients", "copy"):
-        return PlanEstimate.exact(value)
-    return PlanEstimate.within(value, MEMORY_UNCERTAINTY, EvidenceKind.analytic)
+def memory_estimates(parts: Mapping[str, float], evidence: EvidenceKind) -> dict[str, PlanEstimate]:
+    """Return the bytes of a device by part with their intervals. `evidence`: of what is no exact count."""
+    return {
+        name: PlanEstimate.exact(value)
+        if name in EXACT_PARTS
+        else PlanEstimate.within(value, MEMORY_UNCERTAINTY, evidence)
+        for name, value in parts.items()
+    }
 
 
 def _notes(row: PublishedRun, num_devices: int, sources: Sequence[str], has_copy: bool) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.config.schema.run import Config, DataKind
 from harness.core.errors import UserError
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
 def describe(config: Config) -> Facts:
     """Return everything that can be known about a run without training it. Raises UserError."""
     from harness.models import build
+    from harness.models.kernels import describe_kernels
     from harness.models.mechanism_checks import check_mechanisms
     from harness.models.registry import import_modules
     from harness.training.output.profiler import check_profile
@@ -67,6 +68,7 @@ def describe(config: Config) -> Facts:
     parent = find_parent(config, model)
     sequences = config.scale.batch // config.compute.microbatches
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
+    state = _state_bytes(config, trainable_model)
     return Facts(
         parameters=model.parameters,
         non_embedding=model.non_embedding_parameters,
@@ -75,7 +77,9 @@ def describe(config: Config) -> Facts:
         flops_per_token=trainable_model.flops_per_token,
         executed_flops_per_token=trainable_model.executed_flops_per_token(sequences),
         paths={path: list(spec.shape) for path, spec in model.param_specs.items()},
-        state_bytes=_state_bytes(config, trainable_model),
+        state_bytes=sum(state),
+        weight_bytes=state.weights,
+        gradient_bytes=state.gradients,
         activation_bytes=model.activation_bytes(sequences * config.data.sequence_length),
         steps=steps,
         tokens_per_step=config.scale.batch * config.data.sequence_length,
@@ -90,8 +94,11 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.param_specs),
+        saved_scores=model.saved_scores,
+        scanned=model.stacking.repeats > 0,
         divisors=_axis_divisors(config, trainable_model.stored_specs),
         tokenizer=data.tokenizer,
+        kernels=describe_kernels(model.spec.kernels),
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
 
@@ -136,7 +143,15 @@ def _axis_divisors(config: Config, specs: Mapping[str, ParamSpec]) -> dict[str, 
     return divisors
 
 
-def _state_bytes(config: Config, trainable_model: TrainableModel) -> int:
+class _StateBytes(NamedTuple):
+    """Bytes of the training state by part."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+
+def _state_bytes(config: Config, trainable_model: TrainableModel) -> _StateBytes:
     """Return the bytes of all parameters, and of gradients and optimizer state of the trainable ones."""
     import jax
 
@@ -146,9 +161,17 @@ def _state_bytes(config: Config, trainable_model: TrainableModel) -> int:
     dtypes = trainable_model.dtypes
     params = {path: jax.ShapeDtypeStruct(spec.shape, dtypes[path]) for path, spec in specs}
     trainable, _ = split_trainable(params, trainable_model.trainable_paths)
-    optimizer = trainable_model.build_optimizer(config.optimizer)
-    leaves = jax.tree.leaves([params, trainable, jax.eval_shape(optimizer.init, trainable)])
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    optimizer_state = jax.eval_shape(trainable_model.build_optimizer(config.optimizer).init, trainable)
+    gradients = _num_bytes(trainable)
+    if config.compute.microbatches > 1:  # which are summed in float32
+        gradients = sum(4 * math.prod(leaf.shape) for leaf in trainable.values())
+    return _StateBytes(_num_bytes(params), gradients, _num_bytes(optimizer_state))
+
+
+def _num_bytes(tree: Any) -> int:
+    import jax
+
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Remat, ScheduleConfig
 from harness.core.interval import Interval
 from harness.launcher import sweep
-from harness.launcher.cost.step_cost import device_bytes
+from harness.launcher.cost.device_room import run_bytes
 from harness.launcher.placement.forecast import RunEstimator, forecast
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.summary import DesignPower
@@ -225,7 +225,7 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
             "with its branch"
         )
         held = sum(part.value for part in planned.memory.values())
-        assert held == pytest.approx(device_bytes(run.facts, run.config.mesh))
+        assert held == pytest.approx(run_bytes(run))
         assert (planned.devices, planned.layout.microbatch) == (2, 4)
         assert planned.evidence["step_seconds"] == "assumed", "nothing was measured"
     assert sweep_plan.cluster.days.high * 86_400 == pytest.approx(outlook.high)

@@ -125,10 +125,10 @@ def test_what_is_planned_is_not_trained():
     check_trainable([made("6t"), made("imagine_v2")])
 
 
-def test_a_machine_to_plan_with_trains_nothing():
-    with pytest.raises(UserError, match="cluster=colossus2 can be planned for, but not trained on"):
-        check_trainable([compose(["cluster=colossus2"])])
-    check_trainable([compose(["cluster=local", "cluster.platform=cuda"])])
+def test_a_machine_of_several_kinds_trains_nothing():
+    with pytest.raises(UserError, match="cluster=colossus1 has 3 kinds of chips, and a sweep trains on one"):
+        check_trainable([compose(["cluster=colossus1"])])
+    check_trainable([compose(["cluster=h100x8"])])
 
 
 def test_a_member_without_a_roster_is_told_what_it_lacks():

@@ -60,16 +60,17 @@ def facts(config: Config) -> Facts:
         parameters=1200,
         non_embedding=1000,
         embedding=200,
-        shape={"width": 8, "vocabulary": 512},
+        shape={"width": 8, "layers": 2, "heads": 1, "head_width": 8, "ffn": 16, "vocabulary": 512},
         flops_per_token=6000.0,
         executed_flops_per_token=6600.0,
         paths={"w": [8, 8]},
-        state_bytes=1000,
+        state_bytes=16 * 1200,
         activation_bytes=1000,
         steps=STEPS,
         tokens_per_step=1280,
         data_fingerprint="d",
         eval_fingerprint="e",
+        divisors={"fsdp": 8, "tensor": 1, "context": 128},
     )
 
 

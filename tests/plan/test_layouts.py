@@ -7,19 +7,14 @@ import pytest
 
 from harness.config.schema.run import Remat
 from harness.core.errors import UserError
+from harness.estimate.activations import activation_values
 from harness.estimate.clusters import GIB, Links
 from harness.estimate.layouts import LayoutGrid, check_layout, divisors
-from harness.estimate.memory import (
-    MEMORY_LIMIT,
-    activation_values,
-    device_memory,
-    parameters_per_device,
-)
+from harness.estimate.memory import MEMORY_LIMIT, MEMORY_UNCERTAINTY, device_memory, parameters_per_device
 from harness.estimate.precision import FLOAT32
 from harness.estimate.roofline import _ring_seconds, hardware_flops, step_terms, step_traffic
 from harness.plan import Layout, load_cluster, predict
 from harness.plan.candidate_layouts import enumerate_layouts
-from harness.plan.predict import MEMORY_UNCERTAINTY
 from tests.plan.shapes import KIMI_LIKE, frontier, llama
 
 

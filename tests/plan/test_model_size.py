@@ -49,6 +49,10 @@ def test_counts_are_those_of_the_model_that_is_built(overrides):
         "block": "",
         "precision": FLOAT32,
         "parameters_by_axes": (),
+        "table_rows": None,
+        "saved_scores": 0.0,
+        "scanned": True,
+        "limits": None,
     }
     assert dataclasses.replace(counted, **alike) == dataclasses.replace(told, **alike)
     assert (

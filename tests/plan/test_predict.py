@@ -80,7 +80,7 @@ def test_eight_bits_are_faster_but_not_twice():
 
 
 def test_what_fits_nowhere_says_by_how_much():
-    with pytest.raises(UserError, match=r"10t fits nowhere on 8 x H100-80G: .* needs [\d.]+ GiB a device"):
+    with pytest.raises(UserError, match=r"10t fits nowhere on 8 x H100-80G: .* needs [\d.]+ TiB a device"):
         predict(frontier()[5], load_cluster("h100x8"))
 
 

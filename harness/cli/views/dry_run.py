@@ -8,7 +8,8 @@ from rich.console import Console
 
 from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.core.number_format import format_si
-from harness.launcher.cost.step_cost import device_bytes, disk_bytes
+from harness.launcher.cost.device_room import run_bytes
+from harness.launcher.cost.step_cost import disk_bytes
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.progress import format_clock
@@ -36,7 +37,7 @@ def _table(runs: Sequence[Run], forecast: Forecast) -> Table:
     longest = sorted(runs, key=lambda run: -forecast.estimates[run.name].seconds)
     rows = (
         (run.name, str(run.devices), f"{estimate.seconds:.3g}", f"{estimate.low:.3g} to {estimate.high:.3g}",
-         f"{format_si(device_bytes(run.facts, run.config.mesh))}B", f"{format_si(disk_bytes(run))}B")
+         f"{format_si(run_bytes(run))}B", f"{format_si(disk_bytes(run))}B")
         for run in longest[:LISTED]
         for estimate in [forecast.estimates[run.name]]
     )  # fmt: skip

@@ -90,6 +90,9 @@ class EngineConfig:
     devices: int = 0
     """Number of devices that the sweep is placed on, which sets the mesh of each run; 0 keeps each run's own
     mesh and trains as many runs at a time as there are workers."""
+    plan: str | None = None
+    """File of `harness plan` (plan.json) from which each run takes the mesh, micro-batches and remat of its
+    name; null: those of the config."""
     processes: int = 1
     """Number of processes that share each run's devices; above 1, each run has its own workers."""
     dry_run: bool = False

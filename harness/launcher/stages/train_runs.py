@@ -11,6 +11,7 @@ from rich.console import Console
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.core import atomic_files
 from harness.launcher import run_directories
+from harness.launcher.cost.device_room import shortages
 from harness.launcher.cost.measurements import record_timings, utilisation_lines
 from harness.launcher.engines.engine_api import Engine
 from harness.launcher.launch_plan import LaunchPlan
@@ -59,7 +60,8 @@ def train_runs(
         if engine:
             engine.close()
         return {}
-    for line in [*plan_lines(plan.sweep, runs, todo.forecast), *design_power(plan.sweep, runs).lines]:
+    lines = [*plan_lines(plan.sweep, runs, todo.forecast), *design_power(plan.sweep, runs).lines]
+    for line in [*lines, *shortages(todo.runs)]:
         note(line)
     failed = _supervise(todo, runs, looks, engine or ready_engine(todo, make_engine, note), console)
     for line in utilisation_lines(plan.sweep, runs, plan.settings.devices):

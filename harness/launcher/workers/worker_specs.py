@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.config.schema.engine import EngineConfig, Isolation
+from harness.config.schema.run import Config
 from harness.config.worker_options import to_env
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory
 from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.launcher.cost.device_room import run_bytes
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.host_devices import VARIABLES, find_devices
@@ -57,7 +59,8 @@ def input_files(runs: Sequence[Run]) -> list[Path]:
 def shared_devices(settings: EngineConfig, blocks: Sequence[Block]) -> int:
     """Return the number of devices that the workers share; 0: each has its own. Local workers on accelerators
     share those of this host. Raises UserError if there are fewer than `engine.devices`."""
-    platform = blocks[0].runs[0].config.cluster.platform
+    config = blocks[0].runs[0].config
+    platform = config.cluster.platform
     one_takes_all = settings.isolation is Isolation.all and platform not in VARIABLES
     if settings.name != "local" or platform == "cpu" or one_takes_all:
         return settings.devices
@@ -65,7 +68,7 @@ def shared_devices(settings: EngineConfig, blocks: Sequence[Block]) -> int:
         devices = find_devices(platform)
     except UserError:
         if settings.dry_run:  # a plan may be made where there is no accelerator
-            return settings.devices
+            return settings.devices or described_chips(config)
         raise
     if settings.devices > len(devices):
         raise UserError(
@@ -73,6 +76,11 @@ def shared_devices(settings: EngineConfig, blocks: Sequence[Block]) -> int:
             f"({devices.origin}). Use at most as many, or engine=slurm or engine=ray for several hosts."
         )
     return settings.devices or len(devices)
+
+
+def described_chips(config: Config) -> int:
+    """Return the number of chips of the cluster that the config describes; 0: it describes none."""
+    return sum(kind.chips or 0 for kind in config.cluster.kinds.values())
 
 
 def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
@@ -89,6 +97,6 @@ def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
         if settings.isolation is Isolation.run:
             widths = [run.devices for block in blocks for run in block.runs]
         return max(1, devices // max(widths))
-    need = [sum(run.facts.state_bytes + run.facts.activation_bytes for run in block.runs) for block in blocks]
+    need = [sum(run_bytes(run) * run.devices for run in block.runs) for block in blocks]
     fit = int(free_memory() * 0.8 // (6e8 + max(need)))  # an interpreter with its libraries takes 600 MB
     return max(1, min(cpu_cores(), fit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.estimate.calibration import KNOWN_CHIP_PREFIXES
+from harness.estimate.calibration import UNCERTAINTY, model_doubts
 from harness.plan.calibration.published_run import PublishedRun
 
 REMEMBERED_WEIGHT = 0.5
@@ -10,14 +10,13 @@ REMEMBERED_WEIGHT = 0.5
 
 
 def uncertainty_sources(run: PublishedRun) -> tuple[str, ...]:
-    """Return the keys of UNCERTAINTY that apply to a run."""
+    """Return the keys of UNCERTAINTY that apply to a run: those of its step, and what a row leaves out."""
+    assumed = {*run.assumed_columns}
     sources = {
-        "form": True,
-        "layout": bool({"layout", "layers", "d_model", "batch"} & {*run.assumed_columns}),
-        "chip": "chip" in run.assumed_columns or not run.chip.name.startswith(KNOWN_CHIP_PREFIXES),
-        "precision": run.model.precision.matmul_dtype == "fp4",
-        "experts": bool(run.model.experts),
+        "layout": bool({"layout", "layers", "d_model", "batch"} & assumed),
+        "chip": "chip" in assumed,
         "remembered": bool(run.remembered_notes),
-        "remat": "remat" in run.assumed_columns,
+        "remat": "remat" in assumed,
     }
-    return tuple(key for key, holds in sources.items() if holds)
+    found = (*model_doubts(run.model, run.chip), *(key for key, holds in sources.items() if holds))
+    return tuple(key for key in UNCERTAINTY if key in found)

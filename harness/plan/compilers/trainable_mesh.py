@@ -6,9 +6,9 @@ import dataclasses
 
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.estimate.layouts import LayoutGrid, config_layout, divisors, with_layout
-from harness.estimate.memory import device_memory
+from harness.estimate.layouts import config_layout, divisors, with_layout
 from harness.estimate.model_size import shape_from_facts
+from harness.estimate.ways_to_fit import layout_memory
 from harness.plan.plan_types import DescribedRun, PlannedRun
 
 
@@ -24,9 +24,7 @@ def planned_config(run: DescribedRun, planned: PlannedRun) -> Config:
 
 def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
     """Return bytes of one device by part as a plan counts them, on the mesh of such a config."""
-    model = shape_from_facts(config, run.facts, run.name)
-    memory = device_memory(model, LayoutGrid.from_layouts([config_layout(config)]))
-    return {part.name: float(getattr(memory, part.name)[0]) for part in dataclasses.fields(memory)}
+    return layout_memory(shape_from_facts(config, run.facts, run.name), config_layout(config))
 
 
 def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
