@@ -39,7 +39,7 @@ def plain(monkeypatch):
 def test_the_split_over_other_axes_is_kept_whatever_jax_does_by_itself(plain):
     """Where the first line fails, JAX lost its private function and its own lowering gathers."""
     assert hasattr(private, shard_map_patch.NAME) or not shard_map_patch.loses_auto_shardings()
-    assert (gathers() > 0) == shard_map_patch.loses_auto_shardings(), "what is asked is what the compiler does"
+    assert (gathers() > 0) == shard_map_patch.loses_auto_shardings(), "the compiler does what is asked"
     shard_map_patch.preserve_auto_shardings()
     assert gathers() == 0
     assert not shard_map_patch.loses_auto_shardings()

@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from harness.parallel.processes.private_jax import coordination_client
+
 TIMEOUT_MS = 24 * 3600 * 1000
 """Milliseconds to wait for a slow peer. A lost peer is detected by `parallel.processes.rendezvous`."""
 ANNOUNCE_STEPS = 2
@@ -47,9 +49,9 @@ def broadcast_from_primary(decide: Callable[[], Any]) -> Any:
     key = f"agreed/{next(_numbers)}"
     if is_primary():
         decision = decide()
-        _store().key_value_set(key, json.dumps(decision))
+        coordination_client().key_value_set(key, json.dumps(decision))
         return decision
-    return json.loads(_store().blocking_key_value_get(key, TIMEOUT_MS))
+    return json.loads(coordination_client().blocking_key_value_get(key, TIMEOUT_MS))
 
 
 class PreemptionSync:
@@ -71,13 +73,13 @@ class PreemptionSync:
     def _announce(self, step: int) -> int | None:
         if not self._stop.is_set() and _try_get(f"{self._name}/asked") is None:
             return None
-        _store().key_value_set(self._name, str(step + ANNOUNCE_STEPS))
+        coordination_client().key_value_set(self._name, str(step + ANNOUNCE_STEPS))
         return step + ANNOUNCE_STEPS
 
     def _request_and_read(self) -> int | None:
         if self._stop.is_set() and not self._asked:
             self._asked = True
-            _store().key_value_set(f"{self._name}/asked", "", allow_overwrite=True)
+            coordination_client().key_value_set(f"{self._name}/asked", "", allow_overwrite=True)
         announced_step = _try_get(self._name)
         return None if announced_step is None else int(announced_step)
 
@@ -112,7 +114,7 @@ class SaveClock:
             return None
         if jax.process_count() == 1:
             return step
-        _store().key_value_set(key, str(step + ANNOUNCE_STEPS))
+        coordination_client().key_value_set(key, str(step + ANNOUNCE_STEPS))
         return step + ANNOUNCE_STEPS
 
 
@@ -135,15 +137,8 @@ def to_host(array: jax.Array) -> np.ndarray:
 
 def _try_get(key: str) -> str | None:
     try:
-        return _store().key_value_try_get(key)
+        return coordination_client().key_value_try_get(key)
     except jax.errors.JaxRuntimeError as error:
         if "NOT_FOUND" not in str(error):
             raise
         return None
-
-
-def _store() -> Any:
-    """Return the coordinator's key-value store, which has no public accessor in JAX."""
-    from jax._src import distributed
-
-    return distributed.global_state.client

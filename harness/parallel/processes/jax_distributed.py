@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 from jax.extend.backend import register_backend_factory
 
 from harness.config.process_group import LOOPBACK, ProcessGroup
+from harness.parallel.processes.private_jax import make_cpu_client
 from harness.parallel.processes.rendezvous import Rendezvous, connect_processes, is_loopback
 
 COLLECTIVES = "gloo"
@@ -39,7 +39,7 @@ def initialize(rendezvous: Rendezvous, devices: int) -> None:
         coordinator_bind_address=f"{host if is_loopback(host) else '0.0.0.0'}:{port}",
     )
     if is_loopback(host):
-        register_backend_factory("cpu", partial(_make_cpu_client, host), fail_quietly=False)
+        register_backend_factory("cpu", partial(make_cpu_client, host), fail_quietly=False)
     if rendezvous.reserved_port is not None:
         rendezvous.reserved_port.close()
 
@@ -54,13 +54,3 @@ def shutdown(rendezvous: Rendezvous) -> None:
     """Shut down multi-process JAX. Every process must have agreed to stop and must call this."""
     rendezvous.closing = True
     jax.distributed.shutdown()
-
-
-def _make_cpu_client(host: str) -> Any:
-    """Make JAX's CPU client with collectives that listen on `host`. JAX's own choice is the address of the
-    host name, and it has no setting."""
-    from jax._src import distributed, xla_bridge
-    from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
-
-    client = distributed.global_state.client
-    return xla_bridge.make_cpu_client(_jax.make_gloo_tcp_collectives(client, hostname=host))

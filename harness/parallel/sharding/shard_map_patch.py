@@ -17,15 +17,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import P
-from jax._src import shard_map as private
 from jax.sharding import AbstractMesh, AxisType
+
+try:
+    from jax._src import shard_map as private
+except ImportError:  # a JAX that moved it
+    private = None
 
 NAME = "_shardy_shard_map_sharding"
 
 
 @functools.cache
 def preserve_auto_shardings() -> None:
-    """Patch JAX, once and if it needs it, so that partial shard_maps keep the sharding in each array's type."""
+    """Patch JAX, if it needs it, so that partial shard_maps keep the sharding in each array's type."""
     if hasattr(private, NAME) and loses_auto_shardings():
         setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
 
