@@ -65,7 +65,8 @@ test-install: setup  ## wheel and editable install, from outside the repository
 
 # Slow proofs, each with a target of its own.
 test-full: setup  ## every mechanism in every way of executing it
-	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/models tests/training tests/inspection tests/data tests/launcher tests/cli \
+	$(RUN)pytest --optimized -n $(WORKERS) --dist loadfile tests/models tests/parallel tests/training tests/inspection
+	$(RUN)pytest --optimized -m slow -n $(WORKERS) --dist loadfile tests/config tests/data tests/launcher tests/cli \
 		tests/aot/test_aot.py --ignore=tests/launcher/soak
 
 test-extras: plan-extras  ## the compilers of plan-extras

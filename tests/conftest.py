@@ -5,14 +5,30 @@ import os
 import pytest
 from hypothesis import settings
 
-from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.cpu_flags import cpu_env, unknown_flags
 from tests.budget import lines, seconds_by_room
 
 os.environ.update(cpu_env(devices=8))
 
+QUICK_COMPILES = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+"""Flags with which a tiny model compiles in a fifth of the time: most of what the tests of rooms with models
+take. What a test starts as a process of its own compiles as training does, and so does `--optimized`."""
+
 # A suite that fails once in a hundred runs is not believed when it does.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--optimized", action="store_true", help="compile as training does")
+
+
+def pytest_configure(config):
+    """Choose how programs compile, before any test makes JAX read it."""
+    if not config.getoption("--optimized"):
+        unknown = unknown_flags(QUICK_COMPILES)
+        quick = [flag for flag in QUICK_COMPILES if flag not in unknown]
+        os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *quick])
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -48,7 +48,7 @@ def test_a_newer_one_is_used_and_told_with_the_flags_that_it_lacks(installed, mo
     jax_range.check_jax_version()
     told = f"jax 0.13.1: it is newer than 0.12, the newest tried; {WAY_OUT}."
     assert jax_range.newer_jax_note() == told
-    monkeypatch.setattr(jax_range, "unknown_flags", lambda: ("--xla_a=1", "--xla_b=2"))
+    monkeypatch.setattr(jax_range, "unknown_flags", lambda flags: ("--xla_a=1", "--xla_b=2"))
     assert jax_range.newer_jax_note() == f"{told} Its XLA lacks --xla_a=1, --xla_b=2: slower on CPU."
 
 

@@ -37,19 +37,20 @@ def cpu_env(devices: int) -> dict[str, str]:
     This replaces XLA_FLAGS, because a replay needs all of it. XLA aborts on an unknown flag, so only those
     are set that the installed one knows.
     """
-    flags = [flag for flag in CPU_FLAGS if flag not in unknown_flags()]
+    unknown = unknown_flags(CPU_FLAGS)
+    flags = [flag for flag in CPU_FLAGS if flag not in unknown]
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 
 @functools.cache
-def unknown_flags() -> tuple[str, ...]:
-    """Return the flags that the installed XLA does not know: their names are not in its library, which is
-    searched as a file, since loading it takes a second. The search takes some 30 ms."""
+def unknown_flags(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `flags` that the installed XLA does not know: their names are not in its library, which
+    is searched as a file, since loading it takes a second. The search takes some 30 ms."""
     library = _xla_library()
     if library is None:
-        return CPU_FLAGS
+        return flags
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return tuple(flag for flag in CPU_FLAGS if not _is_known(flag, content))
+        return tuple(flag for flag in flags if not _is_known(flag, content))
 
 
 def _is_known(flag: str, library: mmap.mmap) -> bool:

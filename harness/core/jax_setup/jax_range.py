@@ -7,7 +7,7 @@ import re
 from importlib import metadata
 
 from harness.core.errors import UserError
-from harness.core.jax_setup.cpu_flags import unknown_flags
+from harness.core.jax_setup.cpu_flags import CPU_FLAGS, unknown_flags
 
 OLDEST, NEWEST = (0, 10, 2), (0, 12)
 """Oldest release and newest series that were tried. pyproject.toml lets in the same ones."""
@@ -27,7 +27,8 @@ def newer_jax_note() -> str:
     same: what it lacks of private functions and flags is found out by trying."""
     if (_numbers() or NEWEST)[: len(NEWEST)] <= NEWEST:
         return ""
-    lost = f" Its XLA lacks {', '.join(unknown_flags())}: slower on CPU." if unknown_flags() else ""
+    unknown = unknown_flags(CPU_FLAGS)
+    lost = f" Its XLA lacks {', '.join(unknown)}: slower on CPU." if unknown else ""
     newest = _text(NEWEST)
     return f"jax {installed_jax()}: it is newer than {newest}, the newest tried; {_way_out()}.{lost}"
 
