@@ -240,7 +240,7 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
 def test_flops_of_frozen_layers_are_forward_alone():
     config, model = model_of(*METHODS["frozen"])
     trainable, blueprint = make_trainable(config, model), model.spec
-    head = 2.0 * model.shape.width * model.shape.vocabulary
+    head = 2.0 * model.shape.width * model.spec.table_rows
     layers = [
         (blueprint.attention.executed_flops(s) + blueprint.feedforward.executed_flops(s)).total
         for s in blueprint.contexts
@@ -253,7 +253,7 @@ BAD = {
     "finetune.parent is not set": ("finetune.parent=null",),
     "is not a run": ("finetune.parent=/nowhere/run",),
     "no checkpoint at that step; there are": ("finetune.parent={parent}@7",),
-    "embedding is [257, 16] there and [257, 32] here": ("model.width=32",),
+    "embedding is [384, 16] there and [384, 32] here": ("model.width=32",),
     "has another model.*model.rope_base": ("model.rope_base=500",),
     "is not the tokenizer of finetune.parent": ("data.tokenizer=bpe512",),
     "is only for finetune.method=last_layers": ("finetune.trainable_layers=1",),
