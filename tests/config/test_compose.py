@@ -30,7 +30,7 @@ def test_defaults_are_typed_and_resolved():
 
 
 @pytest.mark.parametrize("variant", config_groups()["variant"])
-@pytest.mark.parametrize("scale", config_groups()["scale"])
+@pytest.mark.parametrize("scale", ["xs", "image_xs", "124m"])
 def test_every_variant_differs_from_the_control_in_what_it_declares(variant, scale):
     control, other = compose([f"scale={scale}"]), compose([f"scale={scale}", f"variant={variant}"])
     assert undeclared_differences(control, other) == {}

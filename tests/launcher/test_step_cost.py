@@ -12,7 +12,6 @@ from harness.config.schema.cluster import MeshConfig
 from harness.launcher.cost import measurements, step_cost
 from harness.launcher.cost.step_cost import (
     Observation,
-    device_bytes,
     disk_bytes,
     estimate_run,
     possible_meshes,
@@ -37,6 +36,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def run_of(tmp_path: Path, steps: int = STEPS, flops: float = 6600.0, **changes) -> Run:
     made = config(tmp_path, **changes)
+    made.scale.tokens = steps * facts(made).tokens_per_step
     described = dataclasses.replace(facts(made), steps=steps, executed_flops_per_token=flops)
     return Run(made, described, run_dir(sweep_dir([made]), made))
 
@@ -68,19 +68,13 @@ class TestDemand:
         run = run_of(tmp_path)
         demand = workload_of(run.config, run.facts)
         assert demand.step_flops == 6600.0 * 1280
-        assert (demand.steps, demand.saves) == (200, 3)
+        assert (demand.steps, demand.saves) == (200, 2)
         assert demand.evaluation_flops == pytest.approx(8 * 16384 * 6600 / 3)
 
     def test_a_branch_costs_its_cooldown(self, tmp_path):
         run = run_of(tmp_path)
         run.config.schedule.branches, run.config.schedule.cooldown = [0.5], 0.2
         assert workload_of(run.config, run.facts).steps == 200 + 20
-
-    def test_memory_is_split_as_the_rules_split_it(self, tmp_path):
-        made = dataclasses.replace(run_of(tmp_path).facts, state_bytes=1200, activation_bytes=600)
-        assert device_bytes(made, MeshConfig()) == 1800
-        assert device_bytes(made, MeshConfig(data=2)) == 1200 + 300
-        assert device_bytes(made, MeshConfig(data=3, fsdp=2, tensor=2)) == 300 + 100
 
     def test_disk_holds_the_checkpoints_that_are_kept(self, tmp_path):
         run = run_of(tmp_path)
@@ -96,6 +90,16 @@ class TestDemand:
         assert [*possible_meshes(made)] == [6, 12, 18, 36]
         made.compute.microbatches = 2
         assert possible_meshes(made) == {6: MeshConfig(1, 2, 3), 18: MeshConfig(3, 2, 3)}
+
+    def test_the_devices_of_a_host_share_the_state_of_a_large_model(self, tmp_path):
+        made = config(tmp_path)
+        made.scale.batch, made.scale.parameters = 16, 124_000_000
+        assert possible_meshes(made) == {
+            1: MeshConfig(), 2: MeshConfig(fsdp=2), 4: MeshConfig(fsdp=4), 8: MeshConfig(fsdp=8),
+            16: MeshConfig(data=2, fsdp=8),
+        }  # fmt: skip
+        made.mesh = MeshConfig(fsdp=2)
+        assert possible_meshes(made)[8] == MeshConfig(data=4, fsdp=2), "the config has the last word"
 
 
 class TestEstimate:

@@ -39,9 +39,19 @@ def test_cosine_ends_at_its_floor_and_constant_never_falls():
     assert set(rates(main_segment(constant), constant.schedule)[50:]) == {1.0}
 
 
+def test_a_warm_up_in_tokens_ends_after_so_many():
+    tokens = ["schedule.warmup=null", "schedule.warmup_tokens=204800"]
+    segment = main_segment(compose(["scale.tokens=2048000", "scale.batch=16", *tokens]))
+    assert rates(segment)[98:101] == [0.99, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (
+            ["schedule.warmup=null", "schedule.warmup_tokens=60000"],
+            ["schedule.warmup_tokens=60000", "122 steps"],
+        ),
         (["schedule.name=wdsd"], ["schedule.name=wdsd", "wsd"]),
         (["schedule=cosine", "schedule.branches=[0.5]"], ["schedule.branches", "wsd"]),
         (["schedule.branches=[0.95]"], ["schedule.branches", "0.95"]),

@@ -15,18 +15,24 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.config.durations import evaluation_steps, save_steps
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.hashing import hash_json, to_plain
+from harness.estimate.calibration import estimate_step
+from harness.estimate.clusters import sole_partition
+from harness.estimate.layouts import config_layout
+from harness.estimate.model_size import shape_from_facts
 from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_hash_of
 
-MEASURED, ASSUMED = "earlier runs on this machine", "assumed"
+MEASURED, COMPUTED, ASSUMED = "earlier runs on this machine", "computed for its chips", "assumed"
 """Labels of the evidence that a prediction for this machine rests on."""
 DEFAULT_RATES = {"cpu": 2e10}
 """FLOP/s of one device without a measurement: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
-"""FLOP/s of any other device without a measurement: a third of the bfloat16 peak of a 2023 accelerator."""
+"""FLOP/s of a device that nobody measured and no cluster describes: a third of the bfloat16 peak of a 2023
+accelerator."""
 DEFAULT_STARTUP_SECONDS = {False: 10.0, True: 1.5}
 """Seconds until the first step without a measurement, by whether the program was compiled before."""
 DEFAULT_SAVE_SECONDS = 0.1
@@ -42,6 +48,8 @@ UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 the run and the nearest measurement."""
 NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
 """Runs that count: no more than this distance (in ln) beyond the nearest one, and the newest of these."""
+SHARED_STATE_PARAMETERS, HOST_DEVICES = 50_000_000, 8
+"""Parameters from which on the devices of a host share the state of a run, and the devices of a host."""
 ROW_BYTES = 64
 """Bytes of one step in a metrics file."""
 
@@ -95,6 +103,8 @@ class RunEstimate:
     """Steps in `train`, with those of cooldown branches."""
     factor: float = 1.0
     """Correction that `train` includes (launcher.cost.prediction_log)."""
+    basis: str = ASSUMED
+    """Label of the evidence without earlier runs."""
 
     @property
     def seconds(self) -> float:
@@ -103,42 +113,52 @@ class RunEstimate:
 
     @property
     def evidence(self) -> str:
-        """Label of the evidence: MEASURED or ASSUMED."""
-        return MEASURED if self.runs else ASSUMED
+        """Label of the evidence: MEASURED, COMPUTED or ASSUMED."""
+        return MEASURED if self.runs else self.basis
 
 
 def workload_of(config: Config, facts: Facts) -> Workload:
     """Return the work of a run. An evaluation is a forward pass over each data source."""
     branches = config.schedule.branches
     steps = facts.steps + sum(round(share * facts.steps * config.schedule.cooldown) for share in branches)
-    evaluations = config.evaluation.points + len(branches)
+    evaluations = len(evaluation_steps(config)) + len(branches)
     tokens = evaluations * config.evaluation.tokens * max(1, len(config.data.sources))
     return Workload(
         step_flops=facts.executed_flops_per_token * facts.tokens_per_step,
         steps=steps,
         evaluation_flops=tokens * facts.executed_flops_per_token / TRAIN_PER_FORWARD,
-        saves=steps // config.checkpoint.every + 1 + 2 * len(branches),
+        saves=len(save_steps(config)) + 1 + 2 * len(branches),
     )
 
 
 def estimate_run(
     run: Run, width: int, oversubscription: float, observations: Sequence[Observation]
 ) -> RunEstimate:
-    """Predict the time of a run on `width` devices of a machine with `oversubscription` devices a core."""
+    """Predict the time of a run on `width` devices of a machine with `oversubscription` devices a core: from
+    earlier runs here, else as a plan does from the chips that the cluster describes, else from a default."""
     workload = workload_of(run.config, run.facts)
     near, distance = _nearest(workload, width, oversubscription, observations)
-    default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
-    rates = np.array([o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near] or [default])
-    rate = float(np.median(rates)) * width / max(1.0, oversubscription)
-    low, high = _uncertainty(rates, distance)
+    described = None if near else sole_partition(run.config.cluster)
+    if described:
+        model = shape_from_facts(run.config, run.facts, run.name)
+        step = estimate_step(model, config_layout(run.config), described.chip, described.links)
+        rate = workload.step_flops / step.value
+        low, high = step.value / step.low, step.high / step.value
+    else:
+        default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
+        scaled = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
+        rates = np.array(scaled or [default])
+        rate = float(np.median(rates)) * width / max(1.0, oversubscription)
+        low, high = _uncertainty(rates, distance)
     parts = {
         "train": workload.step_flops * workload.steps / rate,
         "evaluation": workload.evaluation_flops / (rate * _median([o.evaluation for o in near], 1.0)),
         "save": workload.saves * _median([o.save for o in near], DEFAULT_SAVE_SECONDS),
         "startup": _startup_seconds(program_hash(run.config), near, observations),
     }
-    total = sum(parts.values())
-    return RunEstimate(**parts, low=total / low, high=total * high, runs=len(near), steps=workload.steps)
+    total, basis = sum(parts.values()), COMPUTED if described else ASSUMED
+    bounds = {"low": total / low, "high": total * high}
+    return RunEstimate(**parts, **bounds, runs=len(near), steps=workload.steps, basis=basis)
 
 
 def _nearest(
@@ -187,31 +207,34 @@ def _median(values: Sequence[float | None], default: float) -> float:
 
 
 def possible_meshes(config: Config) -> dict[int, MeshConfig]:
-    """Return every mesh that a run may have, by its number of devices: its own with another size of `data`.
-    The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules)."""
+    """Return every mesh that a run may have, by its number of devices: its own, spread over more of them.
+    The sequences of a micro-batch divide over `data`, `fsdp` and `expert` (parallel.sharding.axis_rules). A
+    run that has its layout from a plan keeps it."""
     mesh, rows = config.mesh, config.scale.batch // config.compute.microbatches
+    if config.engine.plan is not None:
+        return {mesh.devices: mesh}
     fixed = mesh.fsdp * mesh.expert
-    return {
-        data * fixed * mesh.tensor * mesh.context: dataclasses.replace(mesh, data=data)
-        for data in range(1, rows // fixed + 1)
-        if rows % (data * fixed) == 0
-    }
+    counts = [count for count in range(1, rows // fixed + 1) if rows % (count * fixed) == 0]
+    return {spread.devices: spread for spread in (_spread(config, count) for count in counts)}
 
 
-def device_bytes(facts: Facts, mesh: MeshConfig) -> float:
-    """Return the memory of one device in bytes. `fsdp` and `tensor` split the state; `data`, `fsdp`, `expert`
-    and `context` split the tokens. The splits of activations by `tensor` and of weights by `expert` are
-    ignored, so the result is rather too large."""
-    tokens = mesh.data * mesh.fsdp * mesh.expert * mesh.context
-    return facts.state_bytes / (mesh.fsdp * mesh.tensor) + facts.activation_bytes / tokens
+def _spread(config: Config, count: int) -> MeshConfig:
+    """Return the mesh of a run over `count` times its devices: by `data`, and for a large model whose mesh
+    does not set `fsdp` by `fsdp` inside a host, so that its devices share the state."""
+    mesh = config.mesh
+    if mesh.fsdp > 1 or config.scale.parameters < SHARED_STATE_PARAMETERS:
+        return dataclasses.replace(mesh, data=count)
+    fsdp = math.gcd(count, HOST_DEVICES)
+    return dataclasses.replace(mesh, data=count // fsdp, fsdp=fsdp)
 
 
 def disk_bytes(run: Run) -> float:
     """Return the most bytes that a run leaves on disk: its checkpoints, without gradients, and its curve."""
     keep, steps, forks = run.config.checkpoint, run.facts.steps, len(run.config.schedule.branches)
-    count = min(keep.keep_last, steps // keep.every + 1)
+    by_clock = keep.every_minutes is not None
+    count = keep.keep_last if by_clock else min(keep.keep_last, len(save_steps(run.config)) + 1)
     count += steps // keep.keep_every if keep.keep_every else 0
-    checkpoint = run.facts.state_bytes - 4 * run.facts.parameters
+    checkpoint = run.facts.state_bytes - (run.facts.gradient_bytes or 4 * run.facts.parameters)
     return (count + 2 * forks) * checkpoint + ROW_BYTES * steps
 
 

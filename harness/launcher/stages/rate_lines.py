@@ -1,0 +1,39 @@
+"""Lines that say of a learning rate that no rule carries to the size of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.config.schema.run import Config, FinetuneMethod
+from harness.config.sizes import step_law_rate
+from harness.core.number_format import format_count
+from harness.launcher.runs import Run
+
+FAR = 3.0
+"""Learning rate over that of the Step Law from which on it is said."""
+
+
+def rate_lines(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each scale whose rate is far above the Step Law's for its parameters and tokens, and
+    that no base width carries to its width."""
+    lines: dict[str, str] = {}
+    for run in runs:
+        law = step_law_rate(run.facts.non_embedding, run.tokens)
+        ratio = run.config.optimizer.learning_rate / law
+        if ratio >= FAR and not _is_carried(run.config):
+            lines.setdefault(run.config.scale.name, _line(run, law, ratio))
+    return [*lines.values()]
+
+
+def _is_carried(config: Config) -> bool:
+    return config.model.base_width is not None or config.finetune.method is not FinetuneMethod.none
+
+
+def _line(run: Run, law: float, ratio: float) -> str:
+    config, width = run.config, run.facts.shape["width"]
+    return (
+        f"  {config.scale.name}: optimizer.learning_rate={config.optimizer.learning_rate:g} at width {width} is "
+        f"{ratio:.0f} times the {law:g} of the Step Law for {format_count(run.facts.non_embedding)} parameters "
+        f"and {format_count(run.tokens)} tokens. Lower it, or set model.base_width to the width that it was "
+        "tuned at."
+    )
