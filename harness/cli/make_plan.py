@@ -12,6 +12,7 @@ from harness.cli.plan_report import page_content, write_plan
 from harness.cli.views.plan import plan_sections, print_sections
 from harness.cli.views.plan_compilers import compiler_section
 from harness.cli.views.plan_extrapolation import extrapolation_section
+from harness.cli.views.plan_layouts import layouts_section
 from harness.compare.results.to_json import to_json
 from harness.config.compose import sweep_configs
 from harness.core.errors import UserError
@@ -46,6 +47,8 @@ def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     sections = [*plan_sections(plan, [*power.lines, *power.advice])]
     sections += [extrapolation_section(extrapolations)] if extrapolations else []
     sections += [compiler_section(answers)] if answers else []
+    if runs[0].config.cluster.kinds and not any(run.config.roster.planned for run in runs):
+        sections.append(layouts_section(plan, overrides, sweep.plan))
     if options.json:
         print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     else:

@@ -121,6 +121,15 @@ def cluster_from_config(config: ClusterConfig) -> Cluster:
     )
 
 
+def sole_partition(config: ClusterConfig) -> Partition | None:
+    """Return the chips of a cluster with one kind; None if it describes none, or several. Raises UserError
+    with the first missing number."""
+    if len(config.kinds) != 1:
+        return None
+    [(name, kind)] = config.kinds.items()
+    return _partition(config.name, name, kind)
+
+
 def _partition(cluster: str, name: str, kind: KindConfig) -> Partition:
     def given(key: str) -> float:
         return _required_number(cluster, f"kinds.{name}.{key}", getattr(kind, key))

@@ -98,10 +98,10 @@ def _fits_nowhere(model: ModelShape, smallest: Layout, tried: int, where: str, l
     """Return why no layout fits. Where the config chose parts of the layout, others may."""
     fixed = model.limits.fixed if model.limits else ()
     with_fixed = f" with {', '.join(fixed)} of its config" if fixed else ""
-    need = sum(layout_memory(model, smallest).values())
+    need = format_bytes(sum(layout_memory(model, smallest).values()))
     return (
         f"{model.name} fits nowhere on {where}{with_fixed}: the smallest of {tried} layouts ({smallest})"
-        f" needs {format_bytes(need)} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
+        f" needs {need} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
         f" {ways_text(model, smallest, limit)}"
     )
 

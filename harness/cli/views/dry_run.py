@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.core.number_format import format_si
 from harness.launcher.cost.device_room import run_bytes
-from harness.launcher.cost.step_cost import disk_bytes
+from harness.launcher.cost.step_cost import COMPUTED, disk_bytes
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.progress import format_clock
@@ -63,7 +63,8 @@ def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
     times = schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan
     total, low, high, bound = map(format_clock, times)
     basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
-    speed = "measured" if basis.runs else "partly a default"
+    unmeasured = basis.evidence if basis.evidence == COMPUTED else "partly a default"
+    speed = "measured" if basis.runs else unmeasured
     speed += f", and steps times {basis.factor:.3g} from earlier predictions" if basis.factor != 1 else ""
     return [
         f"{total} in all ({low} to {high}), {schedule.utilisation:.0%} of {forecast.capacity_text} in use; "

@@ -18,6 +18,7 @@ from harness.core.number_format import (
     format_number,
     plain_text,
 )
+from harness.plan.allocation.allocated_run import SHARED_LAYOUT
 from harness.plan.plan_types import MixedChips, PlannedMachine, PlannedRun, PowerUse, SweepPlan
 from harness.plan.predict import EvidenceKind
 from harness.report.frames.saved_plan import PlanSection
@@ -55,7 +56,7 @@ def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, .
         PlanSection("Models", _model_table(runs, names)),
         PlanSection("Predicted step time and duration", _time_table(runs, names, unit)),
         PlanSection("Memory of the fullest chip", _memory_table(runs, names)),
-        PlanSection("Layouts", _layout_table(runs, names)),
+        PlanSection("Layouts", _layout_table(runs, names), tuple(_shared_layouts(runs, names))),
         PlanSection(FAILURES, _failure_table(runs, names)),
         *(PlanSection(rejected.format(names[r.name]), _alternative_table(r), folded=True) for r in runs),
         PlanSection("Machine", lines=tuple(_machine_lines(cluster, unit))),
@@ -124,6 +125,10 @@ def _layout_table(runs: Runs, names: dict[str, str]) -> Table:
         for run in runs
     )  # fmt: skip
     return make_table(columns, rows)
+
+
+def _shared_layouts(runs: Runs, names: dict[str, str]) -> list[str]:
+    return [f"{names[run.name]} {SHARED_LAYOUT}." for run in runs if SHARED_LAYOUT in run.notes]
 
 
 def _alternative_table(run: PlannedRun) -> Table:

@@ -14,9 +14,12 @@ from harness.config.run_identity import config_difference
 from harness.core.hashing import is_covered_by
 from harness.core.number_format import format_si
 from harness.launcher.placement.forecast import Forecast
+from harness.launcher.placement.idle_devices import idle_devices
 from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
 from harness.launcher.stages.data_lines import data_lines, with_plural
+from harness.launcher.stages.rate_lines import rate_lines
+from harness.launcher.stages.kernel_lines import kernel_lines
 from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
@@ -56,13 +59,14 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
             f"{format_si(members[0].facts.embedding)} in embeddings), {format_si(members[0].tokens)} tokens "
             f"in {members[0].facts.steps} steps, {format_si(flops)}FLOP in all"
         )
-    lines += data_lines(runs)
+    lines += [*rate_lines(runs), *data_lines(runs)]
+    lines += kernel_lines(runs)
     total = sum(run.flops for run in runs)
     lines.append(
         f"  {format_si(total)}FLOP on {forecast.capacity_text}: {format_clock(forecast.schedule.makespan)} "
         f"predicted ({format_clock(forecast.low)} to {format_clock(forecast.high)})"
     )
-    return lines
+    return lines + idle_devices(runs, forecast)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from harness.estimate.layouts import Layout
 from harness.estimate.model_size import ModelShape
 from harness.plan.predict import CostPrediction, predict
 
+SHARED_LAYOUT = "has the layout in which all runs of its block fit and end first; alone it has another"
+"""Note of a run whose own best layout is not that of its block: a pair is compared on one mesh."""
 Block = list[ModelShape]
 """Runs that get equally many chips and one layout."""
 
@@ -58,6 +60,14 @@ def flatten_blocks(blocks: Sequence[Sequence[AllocatedRun]]) -> list[AllocatedRu
     return [member for block in blocks for member in block]
 
 
+def _noted(member: AllocatedRun, alone: AllocatedRun) -> AllocatedRun:
+    """Return a run with a note if its block has taken its own best layout from it."""
+    if not (member.prediction and alone.prediction and member.prediction.layout != alone.prediction.layout):
+        return member
+    notes = (*member.prediction.notes, SHARED_LAYOUT)
+    return dataclasses.replace(member, prediction=dataclasses.replace(member.prediction, notes=notes))
+
+
 class LayoutFinder:
     """Finder of layouts for a block on chips of one kind, with a cache by the models' sizes. A cached value
     has the name of the model that was predicted."""
@@ -74,7 +84,8 @@ class LayoutFinder:
         if len(layouts) < 2:
             return separate
         candidates = [[self.allocate(model, part, chips, layout) for model in block] for layout in layouts]
-        return min(candidates, key=lambda members: allocation_rank([members]))
+        shared = min(candidates, key=lambda members: allocation_rank([members]))
+        return [_noted(member, alone) for member, alone in zip(shared, separate, strict=True)]
 
     def allocate(
         self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None
