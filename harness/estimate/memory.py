@@ -46,24 +46,35 @@ class DeviceMemory:
 
 def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     """Return the bytes of the fullest device (the first pipeline stage) in each layout."""
-    parameters = parameters_per_device(model, layout)
+    parameters, precision = parameters_per_device(model, layout), model.precision
+    passes = layout.microbatches(model)
     tokens = layout.microbatch * model.sequence / layout.context
     tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
-    extra_share = (layout.pipeline - 1) / (layout.pipeline * layout.virtual) * (layout.virtual > 1)
-    in_flight = np.minimum(layout.microbatches(model), layout.pipeline) * (1 + extra_share)
-    in_flight = np.where(layout.pipeline > 1, in_flight, 1.0)
     kept, work = activation_bytes(model, layout)
-    precision = model.precision
-    # Gradients of a micro-batch are added to the sum of those before it.
-    sums = np.where(layout.microbatches(model) > 1, 2, 1) if model.limits else 1
+    # Ours add the gradients of a micro-batch to those before it; a pipeline takes the head of all at once.
+    adds, head_passes = np.ones(len(layout)), np.ones(len(layout))
+    if model.limits:
+        adds = np.where((passes > 1) & (layout.pipeline == 1), 2, 1)
+        head_passes = np.where(layout.pipeline > 1, passes / layout.pipeline, 1.0)
+    logits = tokens * head_passes * model.rows / layout.tensor
     return DeviceMemory(
         weights=parameters * precision.weight_bytes,
         optimizer=parameters * precision.optimizer_bytes,
-        gradients=parameters * precision.gradient_bytes * sums,
-        activations=tokens * (kept * model.layers / layout.pipeline * in_flight + work),
+        gradients=parameters * precision.gradient_bytes * adds,
+        activations=tokens * (kept * model.layers / layout.pipeline * _in_flight(model, layout) + work),
         gathered=_gathered_bytes(model, layout),
-        logits=np.minimum(tokens * model.rows / layout.tensor, LOSS_PIECE_VALUES) * LOGIT_BYTES,
+        logits=np.minimum(logits, LOSS_PIECE_VALUES) * LOGIT_BYTES,
     )
+
+
+def _in_flight(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
+    """Return the micro-batches whose activations the first stage keeps at once: ours scan all turns
+    (harness.models.pipeline), other frameworks begin the backward pass when the pipeline is full."""
+    passes = layout.microbatches(model)
+    if model.limits:
+        return np.where(layout.pipeline > 1, passes + layout.pipeline - 1, 1.0)
+    extra_share = (layout.pipeline - 1) / (layout.pipeline * layout.virtual) * (layout.virtual > 1)
+    return np.where(layout.pipeline > 1, np.minimum(passes, layout.pipeline) * (1 + extra_share), 1.0)
 
 
 def _gathered_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
@@ -86,11 +97,11 @@ def least_bytes(parts: Mapping[str, float], doubt: float) -> float:
 
 
 def parameters_per_device(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
-    """Return the parameters that one device keeps, exact if the model says which axes split them; else all
-    are taken to be split over fsdp, tensor and pipeline, and routed experts over expert too."""
+    """Return the parameters that one device keeps, exact if the model says which axes split them; otherwise
+    all are taken to be split over fsdp, tensor and pipeline, and routed experts over expert too."""
     if model.parameters_by_axes:
         parts = (count / _num_shards(layout, axes) for axes, count in model.parameters_by_axes)
-        return sum(parts, np.zeros(len(layout))) / layout.pipeline
+        return sum(parts, np.zeros(len(layout)))
     experts = model.expert_parameters / layout.expert
     return (model.dense_parameters + experts) / (layout.fsdp * layout.tensor * layout.pipeline)
 

@@ -32,6 +32,8 @@ def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[
     ]
     splits = _sizes(model, "tensor", tensors), _sizes(model, "context", contexts), _pipeline_stages(model)
     for tensor, context, (pipeline, virtual) in product(*splits):
+        if model.limits and pipeline > 1 and context > 1:
+            continue  # a ring of devices inside a stage was never trained
         parts = devices // (tensor * context * pipeline)
         rows = _most_replicas(model, parts, pipeline)
         if len(rows):
@@ -81,10 +83,12 @@ def _batch_splits(
 
 def _microbatch_sizes(sequences: int, pipeline: int, limits: LayoutLimits | None) -> list[int]:
     """Return the sizes of a micro-batch to try, in sequences of one replica."""
-    if limits is not None and limits.microbatches is not None:
-        return [] if sequences % limits.microbatches else [sequences // limits.microbatches]
     sizes = sorted({1, 2, 4, min(sequences, MAX_SPLIT)})
-    return [size for size in sizes if sequences % size == 0]
+    if limits is not None and limits.microbatches is not None:
+        sizes = [sequences // limits.microbatches] if sequences % limits.microbatches == 0 else []
+    # Stages of ours start with equally many micro-batches each.
+    group = pipeline if limits is not None else 1
+    return [size for size in sizes if sequences % (size * group) == 0]
 
 
 def _pipeline_stages(model: ModelShape) -> list[tuple[int, int]]:

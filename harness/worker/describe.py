@@ -93,7 +93,7 @@ def describe(config: Config) -> Facts:
         trainable=trainable_model.num_trainable if parent else 0,
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
-        splits=_parameters_by_mesh_axes(model.param_specs),
+        splits=_parameters_by_mesh_axes(model.stored_specs),
         saved_scores=model.saved_scores,
         scanned=model.stacking.repeats > 0,
         divisors=_axis_divisors(config, trainable_model.stored_specs),
@@ -140,6 +140,8 @@ def _axis_divisors(config: Config, specs: Mapping[str, ParamSpec]) -> dict[str, 
     for axis, size in sizes:
         if isinstance(mesh_axis := LOGICAL_AXIS_RULES.get(axis or ""), str):
             divisors[mesh_axis] = math.gcd(divisors.get(mesh_axis, 0), size)
+    if any(path.startswith("layers.") for path in specs):
+        divisors.pop("pipeline", None)  # a layer that is not stacked is in no stage
     return divisors
 
 
