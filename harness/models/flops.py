@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -103,7 +104,8 @@ def unread_kernels(jaxpr: Any) -> list[str]:
         if equation.primitive.name in _KERNELS:
             names[equation.params[_KERNELS[equation.primitive.name]]] = None
         else:
-            names |= dict.fromkeys(name for inner in subjaxprs(equation.params) for name in unread_kernels(inner))
+            inner_names = map(unread_kernels, subjaxprs(equation.params))
+            names |= dict.fromkeys(itertools.chain(*inner_names))
     return [*names]
 
 

@@ -126,7 +126,11 @@ def test_the_largest_run_is_lowered_on_131072_devices(capsys):
         print(f"\nlowered over {found.devices:,} devices in {found.seconds:.1f} s")
     assert found.devices == 131_072
     assert found.state_bytes - held(make) in (4, 8)
-    assert found.dot_flops > executed_flops(make) / found.devices
+    assert found.uncounted == [
+        "kernel __cudnn$fmhaSoftmax not read",
+        "kernel __cudnn$fmhaSoftmaxBackward not read",
+    ]
+    assert 0.8 < found.dot_flops * found.devices / executed_flops(make) < 1
 
 
 @pytest.mark.slow

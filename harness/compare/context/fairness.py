@@ -90,6 +90,7 @@ def _row(
         base=_base_checkpoint(runs),
         trainable=facts.trainable,
         active_parameters=facts.active_parameters,
+        kernels="; ".join(facts.kernels),
     )
 
 

@@ -54,6 +54,8 @@ class FairnessRow:
     """Number of trainable parameters, if there is a base."""
     active_parameters: int = 0
     """Non-embedding parameters used per token; 0 if the record has none."""
+    kernels: str = ""
+    """Kernels of attention and experts, such as `attention: cuDNN`; empty if the record has none."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, P
 
-from harness.models.feedforward.dispatch import DispatchPlan, capacity_plan, dropless_plan, gather_rows
+from harness.models.feedforward.dispatch import (
+    DispatchPlan,
+    capacity_plan,
+    dropless_plan,
+    gather_rows,
+    sorted_plan,
+)
+from harness.models.feedforward.ragged import ragged_matmul
 from harness.models.feedforward.routing import Routing
 from harness.models.layers import gather_rounded
 from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, out_sharding, partition_spec
@@ -28,26 +35,34 @@ D]. It returns the outputs [B, T, D] and the dropped fraction of each sequence's
 
 
 def apply_experts(
-    x_BTD: Array, routing: Routing, params: tuple[nnx.Param, nnx.Param, nnx.Param], capacity: int | None
+    x_BTD: Array,
+    routing: Routing,
+    params: tuple[nnx.Param, nnx.Param, nnx.Param],
+    capacity: int | None,
+    fused: bool,
 ) -> tuple[Array, Array]:
     """Return the weighted sum of the chosen experts' outputs, and the dropped fraction of all assignments.
 
-    `params` are gate, up and down. `capacity` is the rows per expert and sequence; None drops nothing.
+    `params` are gate, up and down. `capacity` is the rows per expert and sequence; None drops nothing, and
+    `fused` then takes the kernel of `ragged`.
     """
-    local: ExpertFunction = _apply_dropless if capacity is None else partial(_apply_capacity, capacity)
+    local: ExpertFunction = _apply_ragged if fused else _apply_dropless
+    if capacity is not None:
+        local = partial(_apply_capacity, capacity)
     tokens = (x_BTD, routing.chosen_BTK, routing.share_BTK.astype(x_BTD.dtype))
     gathered = ("width",) if capacity is not None else ("width", "experts")
     weights = tuple(gather_rounded(param, x_BTD.dtype, gathered) for param in params)
     if out_sharding() is not None:
         axes = [tuple(None if axis in gathered else axis for axis in param.axes) for param in params]
-        local = _on_mesh(local, axes)
+        local = _on_mesh(local, axes, check_vma=not fused)
     y_BTD, dropped_B = local(*tokens, *weights)
     return y_BTD, jnp.mean(dropped_B)
 
 
-def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]]) -> ExpertFunction:
+def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]], check_vma: bool) -> ExpertFunction:
     """Return `local` applied to the tokens and weights that each device holds. `axes` are the logical axes of
-    the weights; differently sharded weights are resharded."""
+    the weights; differently sharded weights are resharded. Kernels of libraries do not declare over which
+    devices their outputs vary, as `check_vma` needs."""
     token_spec, weight_specs = partition_spec("batch", None, None), [partition_spec(*names) for names in axes]
 
     def each_device(x_BTD: Array, chosen_BTK: Array, share_BTK: Array, *weights: Array):
@@ -56,7 +71,8 @@ def _on_mesh(local: ExpertFunction, axes: list[tuple[str | None, ...]]) -> Exper
         return jax.lax.psum(y_BTD, LOGICAL_AXIS_RULES["ffn"]), dropped_B
 
     in_specs = (token_spec, token_spec, token_spec, *weight_specs)
-    local_on_mesh = per_device(each_device, in_specs, (token_spec, partition_spec("batch")))
+    out_specs = token_spec, partition_spec("batch")
+    local_on_mesh = per_device(each_device, in_specs, out_specs, check_vma)
     return lambda *arrays: local_on_mesh(*arrays[:3], *map(jax.reshard, arrays[3:], weight_specs))
 
 
@@ -74,6 +90,16 @@ def _apply_dropless(
     rows = _dispatch(plan, len(owner_M), x_BTD, share_BTK)
     y_MRD = _swiglu(*rows, *(matrix[owner_M] for matrix in weights))
     return _combine(plan, y_MRD, share_BTK), jnp.zeros(x_BTD.shape[0])
+
+
+def _apply_ragged(
+    x_BTD: Array, chosen_BTK: Array, share_BTK: Array, *weights: Array, interpret: bool = False
+) -> tuple[Array, Array]:
+    plan, rows_E = sorted_plan(chosen_BTK.reshape(-1), len(weights[0]))
+    (x_RD,), (share_R1,) = _dispatch(plan, 1, x_BTD, share_BTK)
+    gate_RF, up_RF = (ragged_matmul(x_RD, weight, rows_E, interpret) for weight in weights[:2])
+    y_RD = ragged_matmul(jax.nn.silu(gate_RF) * up_RF * share_R1, weights[2], rows_E, interpret)
+    return _combine(plan, y_RD, share_BTK), jnp.zeros(x_BTD.shape[0])
 
 
 def _apply_capacity(

@@ -15,8 +15,10 @@ from jax import Array
 from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
 from harness.models.feedforward.expert_parallel import apply_experts
+from harness.models.feedforward.ragged import choose_experts, computed_rows
 from harness.models.feedforward.routing import route, update_router_bias
 from harness.models.feedforward.swiglu import SwiGLU, matmul_flops
+from harness.models.kernels import KernelChoice
 from harness.models.layers import gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions, RouterStats
 from harness.models.parameters import constant, weight
@@ -90,7 +92,13 @@ def _rows_per_token(context: LayerContext, options: MoEOptions) -> float:
     if options.dispatch == "capacity":
         return E * queue_rows(T, E, k, options.capacity_factor) / T
     tokens = context.per_device_batch * T // context.sequence_shards
-    return block_rows(tokens * k, E) / tokens
+    rows = computed_rows if choose_experts(context).fused else block_rows
+    return rows(tokens * k, E) / tokens
+
+
+def _kernel(context: LayerContext, options: MoEOptions) -> KernelChoice | None:
+    """Return the kernel of the experts; None for queues of equal length, which are plain products."""
+    return choose_experts(context) if options.dispatch == "dropless" else None
 
 
 def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
@@ -108,6 +116,7 @@ def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: Rout
         3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
     ),
     update_after_step=_update_bias,
+    kernel=_kernel,
     # A queue needs the full sequence in order.
     supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
 )
@@ -116,7 +125,8 @@ class MoE(nnx.Module):
 
     def __init__(self, context: LayerContext, options: MoEOptions):
         D, F, E, L = context.shape.width, context.shape.ffn, options.experts, context.shape.layers
-        self.options = options
+        self.options, kernel = options, _kernel(context, options)
+        self.fused = kernel is not None and kernel.fused
         self.router = weight((D, E), ("width", None), fan_in=D)
         self.bias = constant(E, None, 0.0) if options.balance == "bias" else None
         self.gate = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
@@ -137,7 +147,7 @@ class MoE(nnx.Module):
         if options.dispatch == "capacity":
             T = x_BTD.shape[1]
             capacity = queue_rows(T, options.experts, options.top_k, options.capacity_factor)
-        y_BTD, dropped = apply_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity)
+        y_BTD, dropped = apply_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity, self.fused)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
         auxiliary = (

@@ -24,7 +24,7 @@ from harness.core.number_format import (
 from harness.report.tables import wording
 from harness.report.tables.text_table import Table, drop_columns, make_table
 
-PHRASE_COLUMNS = ("mix", "shared examples")
+PHRASE_COLUMNS = ("mix", "shared examples", "kernels")
 """Columns of the fairness table with long cells."""
 
 
@@ -50,7 +50,7 @@ def fairness(comparison: Comparison) -> Table:
     columns = (
         "scale", "variant", "parameters", "active", "FLOPs/token", "tokens", "steps", "seeds",
         "base", "learns", "shared start", "schedule", "learning rate", "tuning", "tokenizer", "mix",
-        "shared examples", "flags",
+        "shared examples", "kernels", "flags",
     )  # fmt: skip
     rows = comparison.fairness
     tokens = _distinct_texts([row.tokens for row in rows], format_count, "{:,}")
@@ -59,7 +59,9 @@ def fairness(comparison: Comparison) -> Table:
     )
     content = make_table(columns, map(_fairness_row, rows, tokens, rates), left=2)
     sparse = any(_active_parameters(row) != MISSING for row in comparison.fairness)
-    return content if sparse else drop_columns(content, ("active",))
+    differ = any(row.kernels != other.kernels for row in rows for other in rows if row.scale == other.scale)
+    unused = tuple(name for name, used in (("active", sparse), ("kernels", differ)) if not used)
+    return drop_columns(content, unused)
 
 
 def _distinct_texts(values: Sequence[Any], short: Callable[[Any], str], exact: str) -> list[str]:
@@ -78,7 +80,7 @@ def _fairness_row(row: FairnessRow, tokens: str, rate: str) -> tuple[str, ...]:
         str(row.seeds), row.base or MISSING, format_count(row.trainable) if row.base else MISSING,
         MISSING if row.shared is None or row.control else f"{100 * row.shared:.0f} %", row.schedule,
         rate, row.tuning or MISSING, row.tokenizer or MISSING,
-        *_data_cells(row), ", ".join(row.flags),
+        *_data_cells(row), row.kernels or MISSING, ", ".join(row.flags),
     )  # fmt: skip
 
 
