@@ -31,6 +31,7 @@ SHAPE = [
     f"model.heads={HEADS}",
     f"model.head_width={WIDTH // HEADS}",
     f"model.ffn={FFN}",
+    "scale.name=bench",
     "scale.parameters=6298000",
     f"scale.batch={BATCH}",
     f"data.sequence_length={LENGTH}",
@@ -91,6 +92,7 @@ def main() -> None:
         console.print(restores(folder))
         console.print(starts(folder))
         console.print(comparisons(folder))
+        console.print(depths())
         console.print(lowerings())
         console.print(plans())
 
@@ -172,6 +174,14 @@ def comparisons(folder: Path) -> Table:
         a_run = item["seconds"] / item["runs"]
         cells = f"{item['seconds']:.2f}", f"{1e3 * a_run:.2f}", f"{a_run / base:.2f}", f"{item['mib']:.0f}"
         table.add_row(f"{item['runs']} runs", *cells)
+    return table
+
+
+def depths() -> Table:
+    table = Table("a step of width 256, compiled", "12 layers", "24 layers", "over 12")
+    for name, scan in (("scanned (the default from 12 layers)", "null"), ("unrolled", "false")):
+        one, two = (json.loads(python("tests.bench.depth", str(n), scan))["seconds"] for n in (12, 24))
+        table.add_row(name, f"{one:.1f} CPU-s", f"{two:.1f} CPU-s", f"{two / one:.2f}")
     return table
 
 

@@ -30,10 +30,10 @@ def _is_carried(config: Config) -> bool:
 
 
 def _line(run: Run, law: float, ratio: float) -> str:
-    config, width = run.config, run.facts.shape["width"]
+    rate, width = f"optimizer.learning_rate={run.config.optimizer.learning_rate:g}", run.facts.shape["width"]
+    parameters, tokens = format_count(run.facts.non_embedding), format_count(run.tokens)
     return (
-        f"  {config.scale.name}: optimizer.learning_rate={config.optimizer.learning_rate:g} at width {width} is "
-        f"{ratio:.0f} times the {law:g} of the Step Law for {format_count(run.facts.non_embedding)} parameters "
-        f"and {format_count(run.tokens)} tokens. Lower it, or set model.base_width to the width that it was "
-        "tuned at."
+        f"  {run.config.scale.name}: {rate} at width {width} is {ratio:.0f} times the {law:g} of the Step "
+        f"Law for {parameters} parameters and {tokens} tokens. Lower it, or set model.base_width to the width "
+        "that it was tuned at."
     )
