@@ -34,6 +34,6 @@ def _line(run: Run, law: float, ratio: float) -> str:
     parameters, tokens = format_count(run.facts.non_embedding), format_count(run.tokens)
     return (
         f"  {run.config.scale.name}: {rate} at width {width} is {ratio:.0f} times the {law:g} of the Step "
-        f"Law for {parameters} parameters and {tokens} tokens. Lower it, or set model.base_width to the width "
-        "that it was tuned at."
+        f"Law for {parameters} parameters and {tokens} tokens. Lower it, or set model.base_width to the "
+        "width that it was tuned at."
     )
