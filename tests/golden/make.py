@@ -1,4 +1,4 @@
-"""Writes the key lists and the list of files again: `python -m tests.golden.make`.
+"""Writes the key lists, the recipes of the sizes and the list of files again: `python -m tests.golden.make`.
 
 The stored sweep (sweep.tar.gz) and what it gave (expected.json) are not made again. They are frozen on
 purpose: they stand for what users have on disk. frozen_sweep.sh shows how the sweep was made. What is decided
@@ -21,6 +21,7 @@ from tests.golden.support import (
     key_paths,
     one_seed,
     plan_cache,
+    recipes,
     said_json,
     unpack,
 )  # fmt: skip
@@ -33,6 +34,8 @@ def main() -> None:
         for plan, arguments in PLANS.items():
             done = harness("plan", *arguments, "--json", cwd=folder, cache=plan_cache())
             write(plan, {*key_paths(said_json(done))})
+        for size, text in recipes(folder).items():
+            (HERE / f"size_{size}.yaml").write_text(text)
         write("compare", {*key_paths(compared(unpack(folder / "stored")))})
         fresh = folder / "fresh"
         fresh.mkdir()

@@ -32,6 +32,16 @@ PLANS = {
     ],
 }  # fmt: skip
 CALL = "import sys; from harness.cli import main; sys.exit(main())"
+SIZES = ("xs", "s", "m", "124m", "350m", "1b", "3b", "8b")
+RECIPE = ("scale", "model", "compute", "data", "optimizer", "schedule", "evaluation", "checkpoint")
+"""Nodes of a config that a size's recipe may set."""
+SHOW_SIZES = """
+import sys
+from harness.cli import main
+for size in sys.argv[1:]:
+    print(f"size: {size}", flush=True)
+    main(["train", f"size={size}", "--cfg", "job", "--resolve"])
+"""
 
 
 def harness(*arguments: str, cwd: Path, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -64,6 +74,21 @@ def unpack(folder: Path) -> Path:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and newer
         archive.extractall(folder)
     return folder
+
+
+def recipes(cwd: Path) -> dict[str, str]:
+    """Show the resolved recipe of each size, as YAML, from one process."""
+    done = python(SHOW_SIZES, *SIZES, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    shown = re.findall(r"^size: (\S+)\n(.*?)(?=^size: |\Z)", done.stdout, re.MULTILINE | re.DOTALL)
+    return {name: "".join(_nodes(text, RECIPE)) for name, text in shown}
+
+
+def _nodes(text: str, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield the nodes of a YAML text with these names, as they are written."""
+    for node in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
+        if node.partition(":")[0] in names:
+            yield node
 
 
 def said_json(done: subprocess.CompletedProcess[str], *statuses: int) -> Any:
