@@ -32,21 +32,23 @@ def layout_memory(model: ModelShape, layout: Layout) -> dict[str, float]:
     return {part.name: float(getattr(memory, part.name)[0]) for part in dataclasses.fields(memory)}
 
 
-def shortage(model: ModelShape, layout: Layout, limit: float, source: str) -> str:
-    """Return one sentence on a layout that needs more than `limit` bytes a device, and how far each change
-    would get. `source`: what the limit is, such as `80 % of an H100-80G`."""
+def shortage(model: ModelShape, layout: Layout, limit: float, source: str, devices: int) -> str:
+    """Return why a layout that needs more than `limit` bytes a device does not fit, and how far each change
+    would get on at most so many `devices`. `source`: what the limit is, such as `80 % of an H100-80G`."""
     parts = layout_memory(model, layout)
     state = sum(parts[name] for name in STATE)
-    others = ", ".join(f"{name} {format_bytes(parts[name])}" for name in parts if name not in STATE)
+    others = ", ".join(
+        f"{name} {format_bytes(parts[name])}" for name in parts if name not in STATE and parts[name]
+    )
     return (
         f"{model.name} needs {format_bytes(sum(parts.values()))} a device, but has {format_bytes(limit)} "
-        f"({source}): state {format_bytes(state)}, {others}. {ways_text(model, layout, limit)}"
+        f"({source}): state {format_bytes(state)}, {others}. {ways_text(model, layout, limit, devices)}"
     )
 
 
-def ways_text(model: ModelShape, layout: Layout, limit: float) -> str:
+def ways_text(model: ModelShape, layout: Layout, limit: float, devices: int) -> str:
     """Return how far each way gets, in one sentence, and what is left if none of them is enough."""
-    ways = ways_to_fit(model, layout, limit)
+    ways = ways_to_fit(model, layout, limit, devices)
     told = [
         f"{way.overrides} needs {format_bytes(way.bytes)}{' and fits' if way.bytes <= limit else ''}"
         for way in ways
@@ -56,19 +58,20 @@ def ways_text(model: ModelShape, layout: Layout, limit: float) -> str:
     return " ".join(filter(None, (f"{'; '.join(told)}." if told else "", rest)))
 
 
-def ways_to_fit(model: ModelShape, layout: Layout, limit: float) -> list[WayToFit]:
+def ways_to_fit(model: ModelShape, layout: Layout, limit: float, devices: int) -> list[WayToFit]:
     """Return what each change alone needs, and all of them together: the smallest step of each that fits,
-    else the one that gets furthest."""
+    else the one that gets furthest. `devices`: the most that a layout may have."""
 
     def best_step(steps: Sequence[Layout]) -> WayToFit:
         ways = [_way(model, layout, step) for step in steps]
         return next((way for way in ways if way.bytes <= limit), min(ways, key=lambda way: way.bytes))
 
     remat = [] if layout.remat is Remat.full else [dataclasses.replace(layout, remat=Remat.full)]
-    steps = [steps for steps in (remat, _smaller_passes(layout), _more_shards(model, layout)) if steps]
+    shards = [changed for changed in _more_shards(model, layout) if changed.devices <= devices]
+    steps = [steps for steps in (remat, _smaller_passes(layout), shards) if steps]
     ways = [best_step(each) for each in steps]
     if len(ways) > 1:
-        sharded = ways[-1].layout if _more_shards(model, layout) else layout
+        sharded = ways[-1].layout if shards else layout
         together = dataclasses.replace(sharded, remat=Remat.full)
         ways.append(best_step([*_smaller_passes(together), together][::-1]))
     return ways

@@ -75,7 +75,7 @@ def search_layouts(
     fits = memory.total <= limit_bytes
     if not fits.any():
         smallest = layouts.layout_at(int(np.argmin(memory.total)))
-        raise UserError(_fits_nowhere(model, smallest, len(layouts), f"{devices} x {chip.name}", limit_bytes))
+        raise UserError(_fits_nowhere(model, smallest, len(layouts), chip, devices, limit_bytes))
     order = np.argsort(seconds.total, kind="stable")
     fitting = order[fits[order]]
     best = evaluated_layout(layouts, seconds, memory, int(fitting[0]), limit_bytes)
@@ -94,15 +94,17 @@ def search_layouts(
     return LayoutChoice(best, tuple(map(with_reason, runners_up)), tuple(map(with_reason, rejected)), typical)
 
 
-def _fits_nowhere(model: ModelShape, smallest: Layout, tried: int, where: str, limit: float) -> str:
+def _fits_nowhere(
+    model: ModelShape, smallest: Layout, tried: int, chip: Chip, devices: int, limit: float
+) -> str:
     """Return why no layout fits. Where the config chose parts of the layout, others may."""
     fixed = model.limits.fixed if model.limits else ()
     with_fixed = f" with {', '.join(fixed)} of its config" if fixed else ""
     need = format_bytes(sum(layout_memory(model, smallest).values()))
     return (
-        f"{model.name} fits nowhere on {where}{with_fixed}: the smallest of {tried} layouts ({smallest})"
-        f" needs {need} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
-        f" {ways_text(model, smallest, limit)}"
+        f"{model.name} fits nowhere on {devices} x {chip.name}{with_fixed}: the smallest of {tried} layouts"
+        f" ({smallest}) needs {need} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
+        f" {ways_text(model, smallest, limit, devices)}"
     )
 
 

@@ -24,18 +24,24 @@ class DeviceRoom:
     bytes: float
     source: str
     """Evidence for it, such as the name of the chip."""
+    devices: int
+    """Number of devices that have as much; simulated ones share the memory of their host."""
 
 
 def device_room(run: Run) -> DeviceRoom | None:
     """Return the memory of a device of this run: as its cluster describes it, or for simulated devices their
     share of this host. None: only a worker can ask the device."""
     for kind in run.config.cluster.kinds.values():
-        return None if kind.memory_gib is None else DeviceRoom(kind.memory_gib * GIB, kind.chip)
+        return (
+            None
+            if kind.memory_gib is None
+            else DeviceRoom(kind.memory_gib * GIB, kind.chip, kind.chips or run.devices)
+        )
     limit = memory_limit()
     if run.config.cluster.platform != "cpu" or run.config.engine.name != "local" or not math.isfinite(limit):
         return None
-    plural = "s" if run.devices > 1 else ""
-    return DeviceRoom(limit / run.devices, f"{run.devices} simulated device{plural} on {format_bytes(limit)}")
+    source = f"{run.devices} simulated device{'s' * (run.devices > 1)} on {format_bytes(limit)}"
+    return DeviceRoom(limit / run.devices, source, run.devices)
 
 
 def run_bytes(run: Run) -> float:
@@ -69,7 +75,7 @@ def _shortage(run: Run, model: ModelShape, doubt: float) -> str:
     room, layout = device_room(run), config_layout(run.config)
     if room is None or least_bytes(layout_memory(model, layout), doubt) <= room.bytes:
         return ""
-    return shortage(model, layout, room.bytes, room.source)
+    return shortage(model, layout, room.bytes, room.source, room.devices)
 
 
 def _shape(run: Run) -> ModelShape:
