@@ -36,3 +36,21 @@ def test_a_run_whose_record_is_damaged_does_not_stand_for_its_variant(tmp_path):
     sweep.run("xs", "mha", 0).run.write_text("{")
     after = compare(sweep).fairness
     assert after == before
+
+
+def test_kernels_have_a_column_where_the_variants_of_a_scale_differ_in_them(tmp_path):
+    def edit(draft):
+        choice = "reference (no softcap)" if (draft.scale, draft.variant) == ("xs", "hybrid") else "cuDNN"
+        draft.facts["kernels"] = [f"attention: {choice}"]
+
+    table = comparison_tables.fairness(judged(tmp_path, SMALL, edit))
+    kernels = {row[:2]: row[table.columns.index("kernels")] for row in table.rows}
+    assert kernels["xs", "hybrid"] == "attention: reference (no softcap)"
+    assert kernels["xs", "mha (control)"] == kernels["s", "hybrid"] == "attention: cuDNN"
+
+
+def test_kernels_that_are_the_same_have_none(tmp_path):
+    def edit(draft):
+        draft.facts["kernels"] = ["attention: cuDNN"]
+
+    assert "kernels" not in comparison_tables.fairness(judged(tmp_path, SMALL, edit)).columns

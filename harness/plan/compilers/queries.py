@@ -40,8 +40,8 @@ OFFLINE_TARGETS = (Target.cuda, Target.tpu)
 TARGET_EVIDENCE = {
     Target.abstract: "lowered over an abstract mesh: state by its shards, products by their shardings",
     Target.cpu: "compiled for simulated CPU devices: products, traffic; bytes untrusted, 16 bits become 32",
-    Target.cuda: "compiled for GPUs that are not here: bytes, products and traffic; attention's scores are"
-    " written out, which a GPU does in one kernel: its peak is too high",
+    Target.cuda: "compiled for GPUs that are not here: bytes without the workspaces of kernels, products and"
+    " traffic",
     Target.tpu: "compiled for TPUs that are not here: bytes, products and traffic",
 }
 """Evidence of each target's numbers."""
