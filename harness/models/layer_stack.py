@@ -1,9 +1,10 @@
-"""Execution of a stack of layers: a scan over stacked parameters, with rematerialisation."""
+"""Execution of a stack of layers: a scan over stacked parameters, in stages if the mesh has a pipeline, with
+rematerialisation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ from jax import Array
 from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Remat
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
+from harness.models.pipeline import apply_stages
+from harness.parallel.sharding.stages import has_stages
 
 POLICIES = {
     Remat.dots: jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -21,12 +24,26 @@ POLICIES = {
 """Checkpoint policies. `dots` saves products with weights and recomputes those between activations."""
 
 SCANNED_LAYERS = 12
-"""Number of layers from which on a model is scanned unless its config says how. An unrolled step is faster to
-compile below it, and takes 2.5 s of a core more for each further layer (tests.bench.depth)."""
+"""Number of layers from which on a model is scanned unless its config says how. To compile an unrolled step of
+12 layers takes 1.5 times as long as a scanned one, of 24 layers 2.6 times (tests.bench.depth); on a CPU an
+unrolled step of few layers runs faster."""
 
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
 """A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
 and the layer's statistics (None if it has none)."""
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """Layers of a model, and how they are applied."""
+
+    repeats: nnx.List
+    """Layers of one period with stacked parameters; none without a scan."""
+    layers: nnx.List
+    """All other layers, which come after them."""
+    remat: Remat
+    microbatches: int = 1
+    """Micro-batches that a pipeline splits its rows into, where the mesh has one."""
 
 
 def build_layers(
@@ -41,39 +58,51 @@ def build_layers(
 
 def decide_scan(config: Config, spec: ModelSpec) -> ComputeConfig:
     """Return the compute config with `scan_layers` decided: deep models whose pattern of layers repeats are
-    scanned. A run that trains its last layers alone needs layers of their own."""
+    scanned, and those in stages of a pipeline. A run that trains its last layers alone needs layers of their
+    own."""
     scan, layers = config.compute.scan_layers, spec.shape.layers
     if scan is None:
         unrolled = config.finetune.method is FinetuneMethod.last_layers or layers < 2 * spec.period
-        scan = layers >= SCANNED_LAYERS and not unrolled
+        scan = (layers >= SCANNED_LAYERS or config.mesh.pipeline > 1) and not unrolled
     return replace(config.compute, scan_layers=scan)
 
 
 def apply_layers(
-    repeats: nnx.List, layers: nnx.List, x_BTD: Array, shared_input: Any, remat: Remat
+    stack: LayerStack, x_BTD: Array, rows: Any, shared_input: Callable[[Any], Any]
 ) -> tuple[Array, dict[str, Any]]:
-    """Apply the layers of `repeats` as a scan, then `layers`. Return the output and the layers' statistics by
-    stored path, stacked under a scan."""
+    """Apply the repeats as a scan, or in stages, then the other layers. `shared_input` makes the input that
+    all layers share from `rows`, arrays [B, ...] that go with the sequences. Return the output and the
+    statistics by stored path, stacked under a scan."""
     statistics: dict[str, Any] = {}
-    if repeats:
-        x_BTD, stacked = _scan_layers(repeats, x_BTD, shared_input, remat)
+    if stack.repeats:
+        x_BTD, stacked = _apply_repeats(stack, x_BTD, rows, shared_input)
         statistics |= {f"repeats.{index}": stats for index, stats in enumerate(stacked)}
-    for index, layer in enumerate(layers):
-        x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, remat)(x_BTD, shared_input)
+    context = shared_input(rows)
+    for index, layer in enumerate(stack.layers):
+        x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, stack.remat)(x_BTD, context)
     return x_BTD, {path: stats for path, stats in statistics.items() if stats is not None}
 
 
-def _scan_layers(repeats: nnx.List, x_BTD: Array, context: Any, remat: Remat) -> tuple[Array, list[Any]]:
-    graph, stacked = nnx.split(repeats)
+def _apply_repeats(
+    stack: LayerStack, x_BTD: Array, rows: Any, shared_input: Callable[[Any], Any]
+) -> tuple[Array, list[Any]]:
+    graph, stacked = nnx.split(stack.repeats)
 
-    def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Any]]:
-        statistics = []
-        for layer in nnx.merge(graph, slices):
-            x_BTD, layer_statistics = _rematerialise(layer, remat)(x_BTD, context)
-            statistics.append(layer_statistics)
-        return x_BTD, statistics
+    def scan(stacked: nnx.State, x_BTD: Array, rows: Any) -> tuple[Array, list[Any]]:
+        context = shared_input(rows)
 
-    return jax.lax.scan(repeat, x_BTD, stacked)
+        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Any]]:
+            statistics = []
+            for layer in nnx.merge(graph, slices):
+                x_BTD, layer_statistics = _rematerialise(layer, stack.remat)(x_BTD, context)
+                statistics.append(layer_statistics)
+            return x_BTD, statistics
+
+        return jax.lax.scan(repeat, x_BTD, stacked)
+
+    if has_stages():
+        return apply_stages(scan, stacked, x_BTD, rows, stack.microbatches)
+    return scan(stacked, x_BTD, rows)
 
 
 def _rematerialise(layer: Any, remat: Remat) -> LayerFunction:

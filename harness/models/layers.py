@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array, P
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
-from harness.parallel.sharding.axis_rules import out_sharding, reshape
+from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
@@ -64,7 +64,7 @@ matmul = jax.custom_vjp(_matmul, nondiff_argnums=(2, 3))
 
 
 def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
-    layout_NO = out_sharding("batch", axes_IO[1])
+    layout_NO = out_sharding_like(x_NI, axes_IO[1])
     weight_IO = weight_IO.astype(x_NI.dtype)
     y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=dtype, out_sharding=layout_NO)
     return y_NO, (x_NI, weight_IO)
@@ -72,7 +72,7 @@ def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
 
 def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
     x_NI, weight_IO = residuals
-    layout_NI = out_sharding("batch", axes_IO[0])
+    layout_NI = out_sharding_like(x_NI, axes_IO[0])
     dx_NI = jnp.dot(dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout_NI)
     x_IN = jax.lax.optimization_barrier(x_NI.T)  # else XLA folds the transpose into the product
     layout_IO = out_sharding(*axes_IO)
@@ -95,12 +95,12 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     rows, columns = math.prod(x_BT.shape[:2]), math.prod(x_BT.shape[2:])
     split_in = axes_in[0] if axes_in[0] != "width" else None
     split_out = axes_out[0] if axes_out[0] != "width" else None
-    x_NI = reshape(x_BT, (rows, columns), "batch", split_in)
+    x_NI = reshape_rows(x_BT, (rows, columns), split_in)
     full_weight, shape_IO = gather_rounded(param, x_BT.dtype), (columns, math.prod(shape_out))
     weight_IO = reshape(full_weight, shape_IO, split_in, split_out)
     y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     inner_axes = (None,) * (len(shape_out) - 1)
-    return reshape(y_NO, (*x_BT.shape[:2], *shape_out), "batch", None, split_out, *inner_axes)
+    return reshape_rows(y_NO, (*x_BT.shape[:2], *shape_out), None, split_out, *inner_axes)
 
 
 def rms_normalise(x: Array, epsilon: float) -> Array:
@@ -134,11 +134,15 @@ class Rotary:
     """Number of devices that share the sequence; with several, this table covers one shard."""
 
     @classmethod
-    def table(cls, length: int, head_width: int, base: float, document_BT: Array | None = None) -> Rotary:
+    def table(cls, length: int, head_width: int, base: float) -> Rotary:
         """Build the table of a sequence of `length` tokens."""
         frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
-        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ), document_BT)
+        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ))
+
+    def with_documents(self, document_BT: Array | None) -> Rotary:
+        """Return the table for sequences of these documents."""
+        return replace(self, document_BT=document_BT)
 
     def local_shard(self) -> Rotary:
         """Return this device's shard of the table of a full sequence."""

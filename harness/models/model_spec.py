@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.config.schema.run import ModelConfig
 from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
+from harness.models.pipeline import PipelineSchedule
 from harness.models.registry import ConfiguredModule, lookup
 
 
@@ -27,6 +28,8 @@ class ModelSpec:
     """Number of devices that share one sequence."""
     target: KernelTarget = CPU
     """Platform and dtype that kernels are chosen for."""
+    pipeline: PipelineSchedule = field(default_factory=PipelineSchedule)
+    """Stages of the layers, and the micro-batches that pass them."""
 
     @cached_property
     def attention(self) -> ConfiguredModule:

@@ -21,11 +21,13 @@ class MeshConfig:
     """Axis size of expert parallelism: splits the experts and the batch."""
     context: int = 1
     """Axis size of sequence parallelism: splits each sequence; keys and values go round a ring of devices."""
+    pipeline: int = 1
+    """Number of stages of a pipeline: splits the layers, which scan; micro-batches go from stage to stage."""
 
     @property
     def devices(self) -> int:
         """Number of devices of the run."""
-        return self.data * self.fsdp * self.context * self.tensor * self.expert
+        return self.pipeline * self.data * self.fsdp * self.context * self.tensor * self.expert
 
 
 @dataclass

@@ -46,8 +46,8 @@ _KEYS: Mapping[Range, str] = {
         finetune.rank finetune.trainable_layers compute.microbatches data.sequence_length data.horizon
         optimizer.ns_steps evaluation.points evaluation.every_tokens evaluation.tokens checkpoint.every
         checkpoint.every_tokens checkpoint.keep_last mesh.data mesh.fsdp mesh.tensor mesh.expert mesh.context
-        cluster.kinds.*.chips cluster.kinds.*.scale_up_domain cluster.power_overhead engine.slurm.cpus
-        engine.processes engine.attempts profile.first profile.last
+        mesh.pipeline cluster.kinds.*.chips cluster.kinds.*.scale_up_domain cluster.power_overhead
+        engine.slurm.cpus engine.processes engine.attempts profile.first profile.last
         """,
     NOT_NEGATIVE: """
         data.sources.*.weight data.stages.*.weights.* optimizer.learning_rate optimizer.weight_decay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_eu
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
 from harness.models.layer_stack import decide_scan
 from harness.models.model_api import Model, Params
+from harness.models.pipeline import pipeline_schedule
 
 HEADER_WORDS = 4
 """Words of a row before the pixels."""
@@ -102,4 +104,6 @@ def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> Im
         )
     shape = sizing.choose_image_dims(config.model, config.scale.parameters, labels, image)
     spec = ImageModelSpec(config.model, shape, shape.patches)
-    return ImageModel.assemble(spec, decide_scan(config, spec))
+    compute = decide_scan(config, spec)
+    pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
+    return ImageModel.assemble(replace(spec, pipeline=pipeline), compute)

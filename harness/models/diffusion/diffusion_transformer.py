@@ -11,10 +11,10 @@ from jax import Array
 from harness.config.schema.run import ComputeConfig
 from harness.models.diffusion.attention import FullAttention
 from harness.models.diffusion.model_spec import ImageModelSpec
-from harness.models.layer_stack import apply_layers, build_layers
+from harness.models.layer_stack import LayerStack, apply_layers, build_layers
 from harness.models.layers import DTYPES, gather_rounded, matmul, project
 from harness.models.parameters import weight, zeros
-from harness.parallel.sharding.axis_rules import out_sharding, reshape
+from harness.parallel.sharding.axis_rules import out_sharding, reshape_rows
 
 TIME_FEATURES = 64
 """Number of cosines and sines that encode the time, as for positions up to 1000 (pure noise)."""
@@ -45,6 +45,7 @@ class DiffusionTransformer(nnx.Module):
         D, I = shape.width, shape.values
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.extra, self.grid = spec.conditioning.mechanism.module.extra, shape.grid
+        self.microbatches = spec.pipeline.microbatches
         self.embedding = weight((I, D), (None, "width"), fan_in=I)
         self.time_in = weight((TIME_FEATURES, D), (None, "width"), fan_in=TIME_FEATURES)
         self.time_out = weight((D, D), ("width", None), fan_in=D)
@@ -57,7 +58,7 @@ class DiffusionTransformer(nnx.Module):
     def __call__(self, x_BTI: Array, time_B: Array, label_B: Array) -> Array:
         """Map noised patches [B, T, I] to velocities [B, T, I]; times lie in [0, 1], labels are classes."""
         time_B1D, labels_VD = self._time(time_B), gather_rounded(self.labels, self.dtype)
-        label_B1D = labels_VD.at[label_B[:, None]].get(out_sharding=out_sharding("batch", None, None))
+        label_B1D = labels_VD.at[label_B[:, None]].get(out_sharding=out_sharding("rows", None, None))
         label_B1D = label_B1D.astype(
             self.dtype
         )  # after the lookup, so that its gradient is summed in float32
@@ -66,7 +67,8 @@ class DiffusionTransformer(nnx.Module):
         x_BTD = project(x_BTI.astype(self.dtype), self.embedding) + positions_TD
         if self.extra:
             x_BTD = jnp.concatenate([time_B1D, label_B1D, x_BTD], axis=1)
-        x_BTD, _ = apply_layers(self.repeats, self.layers, x_BTD, condition_B1D, self.remat)
+        stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches)
+        x_BTD, _ = apply_layers(stack, x_BTD, condition_B1D, lambda condition_B1D: condition_B1D)
         (modulation,) = self.conditioning(condition_B1D)
         return self._velocity(modulation.pre(x_BTD[:, self.extra :]))
 
@@ -80,11 +82,11 @@ class DiffusionTransformer(nnx.Module):
 
     def _velocity(self, x_BTD: Array) -> Array:
         B, T, D = x_BTD.shape
-        x_ND = reshape(x_BTD, (B * T, D), "batch", None)
+        x_ND = reshape_rows(x_BTD, (B * T, D), None)
         velocity_NI = matmul(
             x_ND, gather_rounded(self.head, self.dtype), (None, None), jnp.dtype(jnp.float32)
         )
-        return reshape(velocity_NI, (B, T, -1), "batch", None, None)
+        return reshape_rows(velocity_NI, (B, T, -1), None, None)
 
 
 def positions(rows: int, columns: int, width: int) -> np.ndarray:

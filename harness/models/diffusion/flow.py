@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from harness.models.diffusion.model_spec import ImageModelDims
-from harness.parallel.sharding.axis_rules import reshape
+from harness.parallel.sharding.axis_rules import reshape_rows
 
 TIME_UNIT = 65_536
 """Integer that stands for time 1 in a row (`data.images.image_corpus`)."""
@@ -61,18 +61,18 @@ def patchify(pixels_BP: Array, shape: ImageModelDims) -> Array:
     """Cut images into patches [B, T, I], row by row; each patch is [patch, patch, channels] row by row."""
     (down, across), side = shape.grid, shape.patch
     split = (len(pixels_BP), down, side, across, side, shape.channels)
-    x = reshape(pixels_BP, split, "batch", *[None] * 5).swapaxes(2, 3)
+    x = reshape_rows(pixels_BP, split, *[None] * 5).swapaxes(2, 3)
     flat = (len(pixels_BP), shape.patches, shape.values)
-    return reshape(x, flat, "batch", None, None)
+    return reshape_rows(x, flat, None, None)
 
 
 def unpatchify(patches_BTI: Array, shape: ImageModelDims) -> Array:
     """Join patches into images [B, H, W, C]; the inverse of `patchify`."""
     (down, across), side = shape.grid, shape.patch
     split = (len(patches_BTI), down, across, side, side, shape.channels)
-    x = reshape(patches_BTI, split, "batch", *[None] * 5).swapaxes(2, 3)
+    x = reshape_rows(patches_BTI, split, *[None] * 5).swapaxes(2, 3)
     shape_BHWC = (len(patches_BTI), shape.height, shape.breadth, shape.channels)
-    return reshape(x, shape_BHWC, "batch", None, None, None)
+    return reshape_rows(x, shape_BHWC, None, None, None)
 
 
 def integrate_euler(velocity: Callable[[Array, Array], Array], noise_BTI: Array, steps: int) -> Array:

@@ -20,8 +20,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, loss_piece_tokens
-from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, partition_spec
-from harness.parallel.sharding.sequence_parallel import SEQUENCE_AXIS, per_device
+from harness.parallel.sharding.axis_rules import partition_spec, splitting_axes
+from harness.parallel.sharding.sequence_parallel import per_device
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class MeanLoss(NamedTuple):
 def needs_pieces(tokens: int, vocabulary: int) -> bool:
     """Return whether a batch of this many tokens takes its loss in pieces on the mesh in context. Smaller
     heads keep their logits whole: that is one product, and its bits are those of `Decoder`'s logits."""
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = dict(mesh.shape) if not mesh.empty else {}
-    shards = math.prod(sizes.get(axis, 1) for axis in (*_axes("batch"), SEQUENCE_AXIS, *_axes("vocabulary")))
+    sizes, axes = jax.sharding.get_abstract_mesh().shape, splitting_axes("rows", "time", "vocabulary")
+    shards = math.prod(sizes[axis] for axis in axes)
     return tokens * vocabulary > shards * LOSS_PIECE_VALUES
 
 
@@ -102,26 +101,19 @@ def _backward(terms: LossTerms, gradients: tuple[Array, Array], slope: MeanLoss)
 loss_in_pieces.defvjp(_forward, _backward)
 
 
-def _axes(name: str) -> tuple[str, ...]:
-    axes = LOGICAL_AXIS_RULES[name]
-    return (axes,) if isinstance(axes, str) else axes
-
-
 def _on_mesh(device_loss: Callable[..., Any], outputs: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:
     """Return `device_loss` applied to each device's tokens and shard of the table; its `outputs` are split
     like losses, x or the table. Without a mesh there is one device."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return partial(device_loss, devices=None)
-    time = "time" if SEQUENCE_AXIS in mesh.axis_names else None
     specs = {
-        "losses": partition_spec("batch", time),
-        "x": partition_spec("batch", time, None),
+        "losses": partition_spec("rows", "time"),
+        "x": partition_spec("rows", "time", None),
         "table": partition_spec("vocabulary", "width"),
     }
     in_specs = (specs["x"], specs["table"], specs["losses"])
-    token_axes = _axes("batch") + ((SEQUENCE_AXIS,) if time else ())
-    devices = _Devices(token_axes, _axes("vocabulary"), _axes("width"))
+    devices = _Devices(splitting_axes("rows", "time"), splitting_axes("vocabulary"), splitting_axes("width"))
     local = per_device(
         partial(device_loss, devices=devices), in_specs, tuple(specs[output] for output in outputs)
     )

@@ -7,14 +7,14 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import ComputeConfig
-from harness.models.layer_stack import apply_layers, build_layers
+from harness.models.layer_stack import LayerStack, apply_layers, build_layers
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_rounded, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import weight
 from harness.models.text.embedding import lookup_rows
-from harness.parallel.sharding.axis_rules import reshape
+from harness.parallel.sharding.axis_rules import reshape_rows
 from harness.parallel.sharding.sequence_parallel import (
     all_gather_sequence,
     local_shard,
@@ -70,10 +70,11 @@ class Decoder(nnx.Module):
         self.vocabulary = shape.vocabulary
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
-        self.end_token = spec.end_token
+        self.end_token, self.microbatches = spec.end_token, spec.pipeline.microbatches
         self.relative_width, self.logit_softcap = relative_width(config, D), config.logit_softcap
         self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
-        self.stacking, self.repeats, self.layers = build_layers(DecoderLayer, spec, compute.scan_layers)
+        scan = compute.scan_layers is True
+        self.stacking, self.repeats, self.layers = build_layers(DecoderLayer, spec, scan)
         self.norm = RMSNorm(D, config.norm_epsilon)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
 
@@ -88,8 +89,10 @@ class Decoder(nnx.Module):
         if self.end_token is not None:
             documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
         length = num_shards() * tokens_BT.shape[1]
-        rotary = Rotary.table(length, self.head_width, self.rope_base, documents_BT)
-        x_BTD, signals = apply_layers(self.repeats, self.layers, self._embed(tokens_BT), rotary, self.remat)
+        rotary = Rotary.table(length, self.head_width, self.rope_base)
+        stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches)
+        x_BTD = self._embed(tokens_BT)
+        x_BTD, signals = apply_layers(stack, x_BTD, documents_BT, rotary.with_documents)
         return self._scale(self.norm(x_BTD), self.relative_width**-0.5), signals
 
     @property
@@ -104,13 +107,13 @@ class Decoder(nnx.Module):
     def _logits(self, x_BTD: Array) -> Array:
         table_VD = gather_rounded(self.head_table, self.dtype)
         B, T, D = x_BTD.shape
-        x_ND = reshape(x_BTD, (B * T, D), "batch", None)
+        x_ND = reshape_rows(x_BTD, (B * T, D), None)
         logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
         if self.logit_softcap is not None:
             logits_NV = self.logit_softcap * jnp.tanh(logits_NV / self.logit_softcap)
         if self.vocabulary < len(table_VD):
             logits_NV = jnp.where(jnp.arange(len(table_VD)) < self.vocabulary, logits_NV, -jnp.inf)
-        return reshape(logits_NV, (B, T, -1), "batch", None, "vocabulary")
+        return reshape_rows(logits_NV, (B, T, -1), None, "vocabulary")
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:
         """Multiply by a factor of `models.mup`. At the base width nothing is added to the program."""

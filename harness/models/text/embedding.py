@@ -25,10 +25,10 @@ def lookup_rows(
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or (num_shards() == 1 and mesh.shape[VOCABULARY_AXIS] == 1):
-        return table_VD.at[tokens_BT].get(out_sharding=out_sharding("batch", None, None)).astype(dtype)
+        return table_VD.at[tokens_BT].get(out_sharding=out_sharding("rows", None, None)).astype(dtype)
     # JAX 0.10 rejects `get` where some axes are manual and some explicit.
-    specs = (partition_spec("vocabulary", None), partition_spec("batch", None))
-    lookup = per_device(partial(_lookup_in_shard, dtype=dtype), specs, partition_spec("batch", None, None))
+    specs = (partition_spec("vocabulary", None), partition_spec("rows", None))
+    lookup = per_device(partial(_lookup_in_shard, dtype=dtype), specs, partition_spec("rows", None, None))
     return lookup(table_VD, tokens_BT)
 
 

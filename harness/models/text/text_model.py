@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import jax
@@ -16,6 +17,7 @@ from harness.models.layer_stack import decide_scan
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
+from harness.models.pipeline import pipeline_schedule
 from harness.models.text.cross_entropy import (
     LossTerms,
     MeanLoss,
@@ -131,4 +133,6 @@ def build(
     separator = end_token if config.data.mask_documents else None
     target = KernelTarget.of(config)
     spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context, target)
-    return TextModel.assemble(spec, decide_scan(config, spec))
+    compute = decide_scan(config, spec)
+    pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
+    return TextModel.assemble(replace(spec, pipeline=pipeline), compute)

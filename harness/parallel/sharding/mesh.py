@@ -14,14 +14,17 @@ from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "expert")
-"""Axes of every mesh. A mesh that splits sequences has `context` too, before `tensor`."""
-AXES_BY_TRAFFIC = ("data", "fsdp", "context", "expert", "tensor")
+"""Axes of every mesh. A mesh that splits sequences has `context` too, one that splits layers `pipeline`."""
+ALL_AXES = ("pipeline", "data", "fsdp", "context", "tensor", "expert")
+"""Axes that a mesh may have, in their order."""
+AXES_BY_TRAFFIC = ("pipeline", "data", "fsdp", "context", "expert", "tensor")
 """Mesh axes from least to most communication: outer ones cross the slow links between slices or hosts."""
 
 
 def mesh_axes(config: MeshConfig) -> tuple[str, ...]:
-    """Return the names of the axes. `context` is left out at size 1, so those programs do not change."""
-    return AXES if config.context == 1 else ("data", "fsdp", "context", "tensor", "expert")
+    """Return the names of the axes. `context` and `pipeline` are left out at size 1, so those programs do not
+    change."""
+    return tuple(axis for axis in ALL_AXES if axis in AXES or getattr(config, axis) > 1)
 
 
 def mesh_shape(config: MeshConfig) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from jax import Array, P
 
 from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, partition_spec
 from harness.parallel.sharding.shard_map_patch import preserve_auto_shardings
+from harness.parallel.sharding.stages import is_in_stage, per_device_of_stages
 
 SEQUENCE_AXIS = "context"
 assert LOGICAL_AXIS_RULES["time"] == SEQUENCE_AXIS
@@ -38,7 +39,7 @@ def shard_sequence(
         out_specs=(P(None, SEQUENCE_AXIS), P()),
         axis_names={SEQUENCE_AXIS},
     )
-    return sharded_function(params, jax.reshard(rows_BT, partition_spec("batch", "time")))
+    return sharded_function(params, jax.reshard(rows_BT, partition_spec("rows", "time")))
 
 
 def num_shards() -> int:
@@ -51,6 +52,8 @@ def per_device(function: Callable, in_specs: Any, out_specs: Any, check_vma: boo
     """Map `function` over the data of each device: the mesh axes that are not manual yet become manual.
     `check_vma`: whether JAX follows over which devices values vary."""
     mesh = jax.sharding.get_abstract_mesh()
+    if is_in_stage(in_specs):
+        return per_device_of_stages(function, in_specs, out_specs, check_vma)
     auto_axes = set(mesh.axis_names) - set(mesh.manual_axes)
     if mesh.manual_axes:  # JAX 0.10 gets the shapes wrong of what a map inside another keeps for its gradient
         function = jax.checkpoint(function)

@@ -21,6 +21,13 @@ from harness.training.step import Step, TrainState, make_step
 from harness.training.trainable.trainable_model import Params, TrainableModel, make_trainable, split_trainable
 
 
+def batch_parts(config: Config) -> tuple[int, int]:
+    """Return the number of parts of a batch that the model takes one after another, and the sequences of
+    each: its micro-batches, or one part for the stages of a pipeline."""
+    count = config.compute.microbatches if config.mesh.pipeline == 1 else 1
+    return count, config.scale.batch // count
+
+
 @dataclass(frozen=True)
 class ProgramSpecs:
     """Argument specs of one run's programs. Raises UserError if a size does not divide over the mesh."""
@@ -64,8 +71,8 @@ class ProgramSpecs:
 
     @property
     def microbatch(self) -> jax.ShapeDtypeStruct:
-        """Micro-batch, int32 [sequences, T+1]. Evaluation takes one at a time, so it needs no more memory
-        than the step."""
+        """Micro-batch, or all of a pipeline: int32 [sequences, T+1]. Evaluation takes one at a time, so it
+        needs no more memory than the step."""
         return jax.ShapeDtypeStruct(self.batch_shape[1:], jnp.int32, sharding=self.row_sharding)
 
     @functools.cached_property
@@ -100,9 +107,9 @@ class ProgramSpecs:
 
     @property
     def batch_shape(self) -> tuple[int, int, int]:
-        """Shape of a batch: [micro-batches, sequences, T+1]."""
-        count = self.config.compute.microbatches
-        return (count, self.config.scale.batch // count, self.model.row_length)
+        """Shape of a batch: [micro-batches, sequences, T+1]. A pipeline takes all micro-batches at once."""
+        count, sequences = batch_parts(self.config)
+        return (count, sequences, self.model.row_length)
 
     @functools.cached_property
     def row_sharding(self) -> NamedSharding:

@@ -23,7 +23,7 @@ from harness.training.optimizers.stored_dtypes import with_seed
 from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
 from harness.training.programs.evaluate import evaluate_domains, map_batches
 from harness.training.programs.lowerings import lowered_program
-from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.programs.program_specs import ProgramSpecs, batch_parts
 from harness.training.programs.stored_executable import Device
 from harness.training.step import TrainState
 from harness.training.trainable.draw_params import draw_params
@@ -158,8 +158,7 @@ class RunPrograms:
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
     """Return the mask of the batch rows that this process feeds; None: all. Raises UserError."""
-    count = config.compute.microbatches
-    sequences = config.scale.batch // count
+    count, sequences = batch_parts(config)
     rows = batch_sharding(lane_mesh(devices, config.mesh), sequences)
     return addressable_rows(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, sequences, 1))
 
