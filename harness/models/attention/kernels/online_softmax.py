@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from harness.models.attention.kernels.softmax import masked_scores, sink_term
+from harness.parallel.sharding.axis_rules import reshape_inner
 
 
 class KVBlock(NamedTuple):
@@ -77,15 +78,16 @@ def finalize(state: OnlineState, queries: int, sink_GR: Array | None) -> tuple[A
     if sink_GR is not None:
         sum_BGM1 += sink_term(sink_GR, queries, state.highest_BGM1)
     outputs = state.mixed_BGMK / sum_BGM1, state.highest_BGM1 + jnp.log(sum_BGM1)
-    B, G, M, _ = sum_BGM1.shape
-    mixed_BGRTK, total_BGRT1 = (array_BGMX.reshape(B, G, M // queries, queries, -1) for array_BGMX in outputs)
+    R = sum_BGM1.shape[2] // queries
+    mixed_BGRTK, total_BGRT1 = (reshape_inner(array, 2, R, queries, array.shape[-1]) for array in outputs)
     return mixed_BGRTK, total_BGRT1
 
 
 def block_gradients(inputs: BackwardInputs, block: KVBlock) -> tuple[Array, Array, Array]:
     """Return a block's part of the gradients of queries [B, G, R, T, K], keys and values [B, G, S, K]."""
-    B, G, R, T, _ = inputs.query_BGRTK.shape
-    total_BGM1, slope_BGMK, along_BGM1 = (array.reshape(B, G, R * T, -1) for array in inputs[1:])
+    R, T = inputs.query_BGRTK.shape[2:4]
+    flat = (reshape_inner(array, 2, R * T, array.shape[-1]) for array in inputs[1:])
+    total_BGM1, slope_BGMK, along_BGM1 = flat
     score_BGMS, scores_vjp = jax.vjp(
         lambda query, key: masked_scores(query, key, block.mask, block.softcap),
         inputs.query_BGRTK,
@@ -96,6 +98,4 @@ def block_gradients(inputs: BackwardInputs, block: KVBlock) -> tuple[Array, Arra
     slope_BGMS = jnp.einsum("bgmk,bgsk->bgms", *factors, preferred_element_type=jnp.float32)
     query_BGRTK, key_BGSK = scores_vjp(share_BGMS * (slope_BGMS - along_BGM1))
     value_BGSK = jnp.einsum("bgms,bgmk->bgsk", share_BGMS.astype(slope_BGMK.dtype), slope_BGMK)
-    # Merging heads and queries into one axis loses the sharding of a single group.
-    value_BGSK = jax.reshard(value_BGSK, jax.typeof(block.value_BGSK).sharding)
     return query_BGRTK.astype(jnp.float32), key_BGSK, value_BGSK

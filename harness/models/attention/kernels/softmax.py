@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, P
 
-from harness.parallel.sharding.axis_rules import out_sharding, reshape
+from harness.parallel.sharding.axis_rules import out_sharding, reshape, reshape_inner
 
 MAX_BLOCKS, SHORTEST_BLOCK = 4, 64
 """Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end."""
@@ -121,25 +121,25 @@ def _softmax_product(
     if sink_ZR is not None:
         sum_ZM1 += sink_term(sink_ZR, T, highest_ZM1)
     mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
-    return (mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype).reshape(*Z, R, T, -1)
+    return reshape_inner((mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype), len(Z), R, T, mixed_ZMK.shape[-1])
 
 
 def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: float | None) -> Array:
     """Return the float32 scores [Z, M, S], -inf where masked."""
     *Z, R, T, K = query_ZRTK.shape
     S = key_ZSK.shape[-2]
-    query_ZMK = query_ZRTK.reshape(*Z, R * T, K)
+    query_ZMK = reshape_inner(query_ZRTK, len(Z), R * T, K)
     score_ZMS = jnp.einsum("...mk,...sk->...ms", query_ZMK, key_ZSK, preferred_element_type=jnp.float32)
-    scaled_ZRTS = score_ZMS.reshape(*Z, R, T, S) * (1 / math.sqrt(K))
+    scaled_ZRTS = reshape_inner(score_ZMS, len(Z), R, T, S) * (1 / math.sqrt(K))
     if softcap is not None:
         scaled_ZRTS = softcap * jnp.tanh(scaled_ZRTS / softcap)
-    return jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf).reshape(*Z, R * T, S)
+    return reshape_inner(jnp.where(mask_ZRTS, scaled_ZRTS, -jnp.inf), len(Z), R * T, S)
 
 
 def sink_term(sink_ZR: Array, queries: int, highest_ZM1: Array) -> Array:
     """Return the sinks' contribution to the softmax sum, for `queries` queries per head."""
     sink_ZRT = jnp.broadcast_to(sink_ZR[..., None], (*sink_ZR.shape, queries))
-    sink_ZM1 = sink_ZRT.reshape(*sink_ZR.shape[:-1], sink_ZR.shape[-1] * queries)[..., None]
+    sink_ZM1 = reshape_inner(sink_ZRT, sink_ZR.ndim - 1, sink_ZR.shape[-1] * queries, 1)
     return jnp.exp(sink_ZM1 - highest_ZM1)
 
 
