@@ -117,6 +117,9 @@ def _make_programs(step_range: StepRange, *, cached: bool) -> RunPrograms:
         available = f"{len(devices)} are available here"
         raise UserError(f"{path} was trained on {device_count} devices, but {available}. Replay it there.")
     model, corpus = rebuild_checkpoint_model(run_ref), open_data(config.data)
+    kernels = [choice.name for choice in model.spec.kernels if choice.fused]
+    if kernels and devices[0].platform == "cpu":
+        raise UserError(f"{path} was trained with {kernels[0]}, which a CPU lacks. Replay it on such a chip.")
     sampler = corpus.sampler(config.scale.batch, config.data_seed)
     heldout = corpus.heldout(config.evaluation.tokens) if step_range.evaluated_steps else {}
     return make_run_programs(config, model, devices[:device_count], sampler.batch, heldout, cached=cached)
