@@ -47,7 +47,7 @@ def activation_bytes(model: ModelShape, layout: LayoutGrid) -> tuple[np.ndarray,
 
 def kept_bytes(model: ModelShape) -> TokenBytes:
     """Return what JAX keeps of a layer of ours without remat: inputs of products in compute precision; norms
-    and rotations in float32; of each score, where they are written out, itself, its exponential in both
+    and rotations in float32; of each score that is kept, itself, its exponential in both
     precisions, and the mask."""
     size, heads = model.precision.value_bytes, model.heads * model.head_width
     used = model.experts_per_token

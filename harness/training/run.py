@@ -21,6 +21,9 @@ from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
 from harness.core.number_format import format_bytes
 from harness.core.progress.report import opaque, reports_to
+from harness.estimate.layouts import config_layout
+from harness.estimate.model_size import shape_from_facts
+from harness.estimate.ways_to_fit import ways_text
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest, environment, metrics
@@ -37,7 +40,7 @@ from harness.training.output.image_samples import write_samples
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import NullWriter, RunWriter
 from harness.training.parent_weights import load_parent_weights
-from harness.training.programs.memory_check import MemoryBudget
+from harness.training.programs.memory_check import MemoryBudget, NoRoom
 from harness.training.programs.run_programs import RunPrograms
 from harness.training.programs.training_environment import current_environment
 from harness.training.schedule import Segment, branch_segments, main_segment
@@ -107,6 +110,8 @@ def _train_to_end_state(
         writer.end(State.diverged, str(outcome))
     except Preempted:
         writer.end(State.preempted, "stopped on request; the same command continues from here")
+    except NoRoom as shortage:
+        writer.end(State.refused, f"{shortage} By the estimate of a plan, {_ways_to_fit(task, shortage)}")
     except UserError as error:
         writer.end(State.refused, str(error))
     except Exception as error:
@@ -114,6 +119,12 @@ def _train_to_end_state(
         wait_all()  # the next attempt in this process must not find an unfinished save
         writer.end(*_end_state(error, task.run))
     return writer.status.state
+
+
+def _ways_to_fit(task: PreparedRun, shortage: NoRoom) -> str:
+    """Return how far each change of the layout would get."""
+    model = shape_from_facts(task.config, task.provenance.facts)
+    return ways_text(model, config_layout(task.config), shortage.available, shortage.devices)
 
 
 def _wait_for_memory(writer: RunWriter, stop: Event) -> None:

@@ -76,7 +76,7 @@ def test_what_never_fits_is_refused_with_the_numbers_and_trained_once_it_does(ru
         f"needs {format_bytes(need.per_device)} a device, but has {format_bytes(need.total - 1)} "
         "(1 simulated device on "
     )
-    assert "compute.remat=full" in message
+    assert "By the estimate of a plan, compute.remat=full needs" in message
     assert "\n" not in message
     assert not (tight.path / "metrics").exists()
     assert train_run(assignment(tight), lane(tight), threading.Event(), room(need.total)) is State.finished
@@ -101,7 +101,7 @@ def test_a_real_device_is_asked_for_its_own_limit(run):
         prepare=here.prepare, config=here.config, devices=[device], local_devices=[device]
     )
     limit = need.within(0).per_device - 1
-    with pytest.raises(UserError, match=r"\(chip\).*mesh\.fsdp=2"), room(0).reserve(fake, lambda: None):
+    with pytest.raises(UserError, match=r"\(chip\): state"), room(0).reserve(fake, lambda: None):
         pass
     for size, copy in ((limit + 1, 0), (need.per_device - 1, 0), (need.per_device, need.copy)):
         limit = size
@@ -178,8 +178,8 @@ def test_sizes_are_written_as_people_do():
 
 def test_the_message_blames_the_program_that_needs_most():
     step, evaluation = (MemoryNeed(MEBI, MEBI, *sizes, 1).message(0.0, "here") for sizes in ((3, 2), (2, 3)))
-    assert "state 1.0 MiB, step 3 bytes. Use" in step
-    assert "state 1.0 MiB, evaluation 3 bytes. Use" in evaluation
+    assert step.endswith("state 1.0 MiB, step 3 bytes.")
+    assert evaluation.endswith("state 1.0 MiB, evaluation 3 bytes.")
 
 
 def test_an_evaluation_needs_less_than_a_step_however_often_gradients_are_accumulated(tmp_path):

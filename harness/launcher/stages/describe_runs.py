@@ -23,7 +23,8 @@ from harness.records.typed_values import parse_record
 _IGNORED_NODES = (
     "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name",
 )  # fmt: skip
-"""Config nodes that change no fact. The mesh is not among them: the batch has to divide over it."""
+"""Config nodes that change no fact. The mesh is not among them: the batch has to divide over it; of the
+cluster the platform counts, for which kernels are chosen."""
 
 
 def describe_configs(configs: Sequence[Config]) -> list[Facts]:
@@ -46,7 +47,7 @@ def description_key(config: Config) -> str:
     paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
     stamps = [_stamps(Path(path)) for path in paths]
     code = code_hash_of(config), package_versions()
-    return hash_json([relevant, *code, stamps, _parent_stamps(config)])
+    return hash_json([relevant, config.cluster.platform, *code, stamps, _parent_stamps(config)])
 
 
 def _parent_stamps(config: Config) -> list[Any]:

@@ -94,7 +94,7 @@ class Facts:
     splits: dict[str, int] = field(default_factory=dict)
     """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
     saved_scores: float = 0.0
-    """Attention scores of one token in all layers that the forward pass keeps if it writes them out."""
+    """Attention scores of one token in all layers that the backward pass keeps; fused kernels keep none."""
     scanned: bool = False
     """True if the layers are one loop over stacked parameters."""
     divisors: dict[str, int] = field(default_factory=dict)

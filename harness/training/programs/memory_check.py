@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+import jax
+
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory, memory_limit, resident_memory
 from harness.core.number_format import format_bytes
@@ -55,15 +57,23 @@ class MemoryNeed:
         """Return the need with a copy of the state only if `limit` bytes per device have room for one."""
         return replace(self, copy=int(save_copy_bytes(self.copy, self.state + self.scratch, limit)))
 
-    def message(self, available: float, source: str, suggestion: str = "") -> str:
-        """Return why the run does not fit into `available` bytes per device, and what to change."""
+    def message(self, available: float, source: str) -> str:
+        """Return why the run does not fit into `available` bytes per device."""
         state, scratch = map(format_bytes, (self.state, self.scratch))
         program = "step" if self.step >= self.evaluation else "evaluation"
         return (
             f"needs {format_bytes(self.per_device)} a device, but has {format_bytes(available)} ({source}): "
-            f"state {state}, {program} {scratch}. Use {suggestion}"
-            "compute.remat=full, more compute.microbatches, a smaller scale.batch, or a smaller model."
+            f"state {state}, {program} {scratch}."
         )
+
+
+class NoRoom(UserError):
+    """Error of a run whose compiled programs need more memory than its devices have."""
+
+    def __init__(self, message: str, available: float, devices: int):
+        """`available`: bytes that each of at most so many `devices` has."""
+        super().__init__(message)
+        self.available, self.devices = available, devices
 
 
 def memory_need(programs: RunPrograms) -> MemoryNeed:
@@ -102,7 +112,7 @@ class MemoryBudget:
     @contextmanager
     def reserve(self, programs: RunPrograms, waiting: Callable[[], None]) -> Iterator[MemoryNeed]:
         """Reserve memory while a run trains, without a copy of its state where there is no room for one.
-        Yields what was reserved. Raises UserError if the run cannot fit. `waiting` is called repeatedly until
+        Yields what was reserved. Raises NoRoom if the run cannot fit. `waiting` is called repeatedly until
         there is memory; its exceptions end the wait."""
         need = memory_need(programs)
         device_stats = [device.memory_stats() for device in programs.local_devices]
@@ -110,8 +120,8 @@ class MemoryBudget:
         if limits:
             need = need.within(min(limits))
             if need.per_device > min(limits):
-                ways = f"mesh.fsdp={2 * programs.config.mesh.fsdp}, "
-                raise UserError(need.message(min(limits), programs.devices[0].device_kind, ways))
+                message = need.message(min(limits), programs.devices[0].device_kind)
+                raise NoRoom(message, min(limits), jax.device_count())
             yield need
             return
         need = self._wait_and_reserve(need, waiting)
@@ -151,4 +161,5 @@ class MemoryBudget:
         plural = "s" if need.devices > 1 else ""
         free = f"{format_bytes(self._free)} free of {format_bytes(self._limit())}"
         room = f"{need.devices} simulated device{plural} on {free}"
-        raise UserError(need.message(self._free / need.devices, room))
+        available = self._free / need.devices
+        raise NoRoom(need.message(available, room), available, need.devices)
