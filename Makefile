@@ -4,10 +4,15 @@ RUN := .venv/bin/
 # One room of the tests: make test ROOM=compare. Workers pay where the rooms together take minutes.
 ROOM ?=
 WORKERS ?= 2
+NEWEST_PYTHON = $(shell tests/newest_python.sh)
+NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/core/test_jax_range.py tests/parallel \
+	tests/models/test_sequence_parallel.py tests/models/test_attention.py tests/training/test_compile_cache.py \
+	tests/training/test_checkpointer.py tests/training/test_run.py tests/training/test_lanes.py \
+	tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house bench bench-sweep bench-start plan-extras test-install test-full \
-	test-statistics test-docs test-extras test-fuzz test-soak test-slurm test-ray clean
+	test-statistics test-docs test-extras test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +36,15 @@ plan-extras: .venv-plan/ready  ## compilers for GPUs and TPUs that are not here,
 	$(RUN)python -m pip --python .venv-plan/bin/python install --quiet --disable-pip-version-check --no-deps \
 		-r requirements-plan.lock
 	touch .venv-plan/ready
+
+# Both locks are made from pyproject.toml, with `uv pip compile --universal --extra dev --no-annotate --no-header`
+# and `--python-version 3.11`, whose last JAX is 0.10.2, or 3.12.
+.venv-newest/ready: requirements-newest.lock pyproject.toml setup.py
+	@test -n "$(NEWEST_PYTHON)" || { echo "No Python 3.13 or 3.12 is here, which the newest JAX needs." >&2; exit 1; }
+	$(NEWEST_PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-newest.lock
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch .venv-newest/ready
 
 demo: setup  ## train 27 small language models, print the verdict (2 minutes)
 	$(RUN)harness sweep experiment=attention
@@ -72,6 +86,10 @@ test-full: setup  ## every mechanism in every way of executing it
 test-extras: plan-extras  ## the compilers of plan-extras
 	$(RUN)pytest -m slow tests/aot
 
+# What a new JAX has broken before, or could: sharding, kernels, checkpoints, stored programs, a sweep, lowerings.
+test-newest: .venv-newest/ready  ## a choice of the quick tests with the newest JAX; needs Python 3.13 or 3.12
+	.venv-newest/bin/pytest -m "not slow" -n $(WORKERS) --dist loadfile $(NEWEST_TESTS)
+
 test-statistics: setup  ## the acceptance table of the statistics, in full
 	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare --ignore=tests/compare/test_fuzz.py
 
@@ -98,4 +116,4 @@ test-ray: setup  ## through a real Ray, started here
 	$(RUN)pytest -m slow tests/ray
 
 clean:  ## remove the environments and builds
-	rm -rf .venv .venv-plan build dist *.egg-info
+	rm -rf .venv .venv-plan .venv-newest build dist *.egg-info
