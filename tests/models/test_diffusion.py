@@ -13,6 +13,7 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
+    Kernels,
     LossConfig,
     MatchBy,
     ModelConfig,
@@ -299,6 +300,7 @@ def test_variants_are_equal_in_parameters_or_in_flops():
         ({"width": 6, "heads": 1, "head_width": 6}, "model.width=6 is not a multiple of 4"),
         ({"loss": LossConfig(z_loss=0.1)}, "loss.z_loss=0.1"),
         ({"logit_softcap": 30.0}, "model.logit_softcap=30.0 is for logits"),
+        ({"compute": ComputeConfig(kernels=Kernels.fused)}, "attention of images is written out"),
     ],
 )
 def test_what_has_no_model_is_said(changes, said):

@@ -55,7 +55,7 @@ def value_and_slopes(attend, window, softcap, *arrays):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arrays)
 
 
-def test_plainequals_the_form_written_out_with_every_option(small_blocks):
+def test_splash_equals_the_form_written_out_with_every_option(small_blocks):
     """Grouped heads, a window, a softcap, sinks and documents; forward and every gradient."""
     arrays = drawn(B=1, H=2, G=1)
     fused = value_and_slopes(INTERPRETED, WINDOW, SOFTCAP, *arrays)

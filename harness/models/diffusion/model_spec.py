@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.config.schema.run import Config, ModelFamily, ModuleConfig
+from harness.config.schema.run import Config, Kernels, ModelFamily, ModuleConfig
 from harness.core.errors import UserError
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.model_spec import ModelSpec
@@ -122,6 +122,11 @@ def _check_supported(config: Config) -> None:
     if model.logit_softcap is not None:
         raise UserError(
             f"model.logit_softcap={model.logit_softcap} is for logits, but images have none. Leave it null."
+        )
+    if config.compute.kernels is Kernels.fused:
+        raise UserError(
+            "compute.kernels=fused: attention of images is written out on every platform. Choose"
+            " compute.kernels=auto."
         )
     if config.loss.z_loss:
         raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, but images have none. Set it to 0.")
