@@ -45,13 +45,14 @@ def model_flops_lora(spec: ModelSpec, lora_parameters: float) -> float:
 
 
 def executed_flops(spec: ModelSpec, remat: Remat) -> float:
-    """Return the executed FLOPs per trained token, rematerialisation included."""
-    return training_flops(forward_flops(spec), _layer_matmuls(spec), remat)
+    """Return the executed FLOPs per trained token, with rematerialisation and idle turns of a pipeline."""
+    return training_flops(forward_flops(spec), _executed_matmuls(spec), remat)
 
 
 def forward_flops(spec: ModelSpec) -> float:
     """Return the executed FLOPs per token of the forward pass."""
-    return sum(products.total for products in _layer_matmuls(spec)) + 2.0 * spec.shape.width * spec.table_rows
+    head = 2.0 * spec.shape.width * spec.table_rows
+    return sum(products.total for products in _executed_matmuls(spec)) + head
 
 
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
@@ -63,6 +64,11 @@ def _layer_model_flops(spec: ModelSpec) -> list[float]:
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
     attention, feedforward = spec.attention, spec.feedforward
     return [attention.executed_flops(c) + feedforward.executed_flops(c) for c in spec.contexts]
+
+
+def _executed_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
+    """Return the products of each layer, with those of the turns in which a stage has no micro-batch."""
+    return [matmuls * spec.pipeline.executed_share for matmuls in _layer_matmuls(spec)]
 
 
 def training_flops(forward: float, layers: list[MatmulFlops], remat: Remat, inputs: float = 0.0) -> float:

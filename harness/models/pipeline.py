@@ -55,6 +55,11 @@ def pipeline_schedule(config: Config, is_scanned: bool, layers: int, period: int
     if stages == 1:
         return PipelineSchedule()
     key = f"mesh.pipeline={stages}"
+    if config.mesh.context > 1:
+        raise UserError(
+            f"{key} and mesh.context={config.mesh.context} cannot split one model: a stage takes whole"
+            " sequences. Set one of them to 1, and raise mesh.tensor or mesh.fsdp instead."
+        )
     if not is_scanned:
         raise UserError(
             f"{key} splits the stacked layers of a scan, but these are not stacked. Set"

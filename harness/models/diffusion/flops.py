@@ -20,7 +20,7 @@ def model_flops(spec: ImageModelSpec) -> float:
 
 
 def executed_flops(spec: ImageModelSpec, remat: Remat) -> float:
-    """Return the executed FLOPs per patch, rematerialisation included."""
+    """Return the executed FLOPs per patch, rematerialisation and idle turns of a pipeline included."""
     layers = _layer_matmuls(spec)
     forward = sum(matmuls.total for matmuls in layers) + _input_output_flops(spec)
     return training_flops(forward, layers, remat, inputs=_input_flops(spec))
@@ -33,7 +33,8 @@ def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
         if spec.conditioning.mechanism.module.gated:
             branches = MatmulFlops(branches.weights + branches.final, branches.activations)
         branches *= spec.tokens / spec.shape.patches
-        matmuls.append(branches + spec.conditioning.executed_flops(context))
+        layer = branches + spec.conditioning.executed_flops(context)
+        matmuls.append(layer * spec.pipeline.executed_share)
     return matmuls
 
 

@@ -30,15 +30,15 @@ def planned_memory(run: DescribedRun, config: Config) -> dict[str, float]:
 def smaller_mesh(config: Config, max_devices: int) -> tuple[Config, str]:
     """Return a config on a part of its mesh with at most `max_devices`, and a sentence on what was cut. First
     there are fewer copies and then fewer shards of the weights; each device keeps its sequences. Raises
-    UserError if tensor x expert x context is more."""
+    UserError if all other axes together are more."""
     mesh = config.mesh
     if mesh.devices <= max_devices:
         return config, ""
-    unsplit = mesh.tensor * mesh.expert * mesh.context
+    unsplit = mesh.tensor * mesh.expert * mesh.context * mesh.pipeline
     if unsplit > max_devices:
         raise UserError(
-            f"tensor x expert x context = {unsplit} is more than the {max_devices} devices that are compiled"
-            " for, so no part of the mesh can be compiled."
+            f"tensor x expert x context x pipeline = {unsplit} is more than the {max_devices} devices that"
+            " are compiled for, so no part of the mesh can be compiled."
         )
     fsdp = max(size for size in divisors(mesh.fsdp) if size * unsplit <= max_devices)
     data = max(size for size in divisors(mesh.data) if size * fsdp * unsplit <= max_devices)
