@@ -24,9 +24,9 @@ POLICIES = {
 """Checkpoint policies. `dots` saves products with weights and recomputes those between activations."""
 
 SCANNED_LAYERS = 12
-"""Number of layers from which on a model is scanned unless its config says how. To compile an unrolled step of
-12 layers takes 1.5 times as long as a scanned one, of 24 layers 2.6 times (tests.bench.depth); on a CPU an
-unrolled step of few layers runs faster."""
+"""Number of layers from which on a model is scanned unless its config says how. Unrolled, a step of 12 layers
+takes 1.5 times as long to compile as a scanned one, one of 24 layers 2.6 times (tests.bench.depth); with few
+layers it runs faster on a CPU."""
 
 LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
 """A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
