@@ -84,7 +84,8 @@ def answers(run, step):
     logits = np.asarray(model.logits(params, cast(jax.Array, held.tokens_NT[:, :-1])), float)
     targets = held.tokens_NT[:, 1:, None]
     losses = -np.take_along_axis(log_softmax(logits, axis=-1), targets, axis=-1)[..., 0].mean(axis=1)
-    return params, logits, losses
+    tokens_alone = {"embedding": params["embedding"][: model.shape.vocabulary]}
+    return params | tokens_alone, logits, losses
 
 
 def test_two_seeds_agree_with_plain_numpy(one, other, monkeypatch):
