@@ -1,5 +1,6 @@
 """Simulated devices for every test, set before anything imports jax, and the same examples every time."""
 
+import gc
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from harness.core.jax_setup.cpu_flags import cpu_env, unknown_flags
 from tests.budget import lines, seconds_by_room
 
 os.environ.update(cpu_env(devices=8))
+gc.disable()  # until all tests are imported, which takes half the time so: nothing of them is garbage
 
 QUICK_COMPILES = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
 """Flags with which a tiny model compiles in a fifth of the time: most of what the tests of rooms with models
@@ -29,6 +31,14 @@ def pytest_configure(config):
         unknown = unknown_flags(QUICK_COMPILES)
         quick = [flag for flag in QUICK_COMPILES if flag not in unknown]
         os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *quick])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """Look for garbage only among what tests make, and seldom: a tenth of their time went there."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):
