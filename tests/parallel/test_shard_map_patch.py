@@ -8,7 +8,7 @@ from jax._src import shard_map as private
 
 from harness.config.schema.cluster import MeshConfig
 from harness.parallel.sharding import shard_map_patch
-from harness.parallel.sharding.mesh import lane_mesh
+from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 
 
 def gathers():
@@ -61,3 +61,8 @@ def test_it_can_be_asked_while_another_program_is_traced(plain):
     with jax.set_mesh(mesh):
         assert jax.jit(traced)(1) == 2
     assert gathers() == 0
+
+
+def test_the_first_map_of_a_process_may_be_traced_inside_the_mesh_of_a_run(plain):
+    with jax.sharding.use_abstract_mesh(abstract_mesh(MeshConfig(context=2))):
+        shard_map_patch.preserve_auto_shardings()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,7 +31,11 @@ NAME = "_shardy_shard_map_sharding"
 @functools.cache
 def preserve_auto_shardings() -> None:
     """Patch JAX, if it needs it, so that partial shard_maps keep the sharding in each array's type."""
-    if hasattr(private, NAME) and loses_auto_shardings():
+    if not hasattr(private, NAME):
+        return
+    with ThreadPoolExecutor(1) as other_thread:  # the mesh in context is that of a run, and of this thread
+        is_needed = other_thread.submit(loses_auto_shardings).result()
+    if is_needed:
         setattr(private, NAME, _add_auto_axes(getattr(private, NAME)))
 
 
