@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.durations import check_durations
+from harness.config.recipes.durations import check_durations
 from harness.config.schema.ranges import FINITE, RANGES, numbers
 from harness.config.schema.run import Config, num_steps
 from harness.core.errors import UserError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from harness.config.durations import evaluation_steps, save_steps
+from harness.config.recipes.durations import evaluation_steps, save_steps
 from harness.config.schema.run import FinetuneMethod, ends_decayed
 from harness.data import Batch, update_example_hash
 from harness.parallel.processes.agreement import PreemptionSync, SaveClock

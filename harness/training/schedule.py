@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from harness.config.durations import warmup_steps
+from harness.config.recipes.durations import warmup_steps
 from harness.config.schema.run import Config, ScheduleConfig, num_steps
 from harness.core.errors import UserError, did_you_mean
 

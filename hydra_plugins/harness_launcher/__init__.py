@@ -67,7 +67,7 @@ class HarnessSweeper(BasicSweeper):
     """Hydra's own sweeper, for experiments whose `params` may say `size`."""
 
     def _parse_config(self) -> list[str]:
-        from harness.config.sizes import as_scale
+        from harness.config.recipes.sizes import as_scale
 
         return [as_scale(line) for line in super()._parse_config()]
 

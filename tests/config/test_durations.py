@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from harness.config.compose import compose
-from harness.config.durations import check_durations, evaluation_steps, save_steps, warmup_steps
+from harness.config.recipes.durations import check_durations, evaluation_steps, save_steps, warmup_steps
 from harness.config.schema.run import Config
 from harness.config.value_checks import check_values
 from harness.core.errors import UserError

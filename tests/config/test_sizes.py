@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.config.compose import compose, run_hydra, sweep_configs
-from harness.config.durations import tokens_per_step
+from harness.config.recipes.durations import tokens_per_step
+from harness.config.recipes.sizes import LARGEST_RATE, SIZES, as_scale, step_law_batch, step_law_rate
 from harness.config.schema.run import Config, Precision
-from harness.config.sizes import LARGEST_RATE, SIZES, as_scale, step_law_batch, step_law_rate
 from harness.core.errors import UserError
 
 DEVICES = 8

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.config.durations import evaluation_steps, save_steps
+from harness.config.recipes.durations import evaluation_steps, save_steps
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import Config
 from harness.core.hashing import hash_json, to_plain

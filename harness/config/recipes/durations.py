@@ -22,10 +22,12 @@ def check_durations(config: Config) -> None:
     """Raise UserError for a duration that is given in two units, or in none."""
     for keys in UNITS:
         values = {key: _value(config, key) for key in keys}
-        given = [f"{key}={value}" for key, value in values.items() if value is not None]
-        if len(given) > 1:
-            raise UserError(f"{' and '.join(given)}: one duration in two units. Set one of the keys to null.")
-        if not given:
+        settings = [f"{key}={value}" for key, value in values.items() if value is not None]
+        if len(settings) > 1:
+            raise UserError(
+                f"{' and '.join(settings)}: one duration in two units. Set one of the keys to null."
+            )
+        if not settings:
             raise UserError(f"{' and '.join(keys)} are null: the duration is not given. Set one of them.")
 
 
