@@ -96,7 +96,8 @@ def test_the_sound_sweep_is_not_damaged(sound):
 
 @pytest.mark.parametrize("part", range(5))
 def test_malformed_records_never_raise(sound, tmp_path, part):
-    check(sound, tmp_path, range(30 * part, 30 * part + 30))
+    """Sixty of the kinds of which `make test-fuzz` tries five thousand."""
+    check(sound, tmp_path, range(12 * part, 12 * part + 12))
 
 
 def test_watch_says_which_records_are_damaged(sound, tmp_path):
