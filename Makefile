@@ -12,7 +12,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house bench bench-sweep bench-start plan-extras test-install test-full \
-	test-statistics test-docs test-extras test-newest test-fuzz test-soak test-slurm test-ray clean
+	test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ test-soak: setup  ## a real sweep under 200 random faults
 
 test-flips: setup  ## 200 random bit flips over every kind of file
 	$(RUN)python -m tests.flips
+
+test-gpu: setup  ## a pair of 124 M parameters on one accelerator, in five minutes; writes docs/gpu.md
+	$(RUN)python -m tests.gpu
 
 # Fetches the packages of a Slurm into the cache, and starts one of three nodes from there.
 test-slurm: setup  ## through a real Slurm, started here

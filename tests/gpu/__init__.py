@@ -1,0 +1,1 @@
+"""Proof on one accelerator: `make test-gpu`."""
