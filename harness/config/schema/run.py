@@ -1,4 +1,4 @@
-"""Typed config nodes of a run; `cluster`, `engine` and `decision` hold those of a sweep.
+"""Typed config nodes of a run; `schedule`, `cluster`, `engine` and `decision` hold the others.
 
 Hydra merges the YAML of `conf/` into these dataclasses, so composing refuses an unknown key or a wrong type.
 Modules pass these nodes, never loose dicts, except the `options` of a mechanism, which only that reads.
@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from harness.config.schema.cluster import ClusterConfig, MeshConfig
 from harness.config.schema.decision import GateConfig, RuleConfig, TuneConfig
 from harness.config.schema.engine import EngineConfig, ResumeConfig
+from harness.config.schema.schedule import CheckpointConfig, EvaluationConfig, ScheduleConfig
 
 
 class MatchBy(Enum):
@@ -197,11 +198,11 @@ class ComputeConfig:
     dtype: Precision = Precision.float32
     """Dtype of products and of what passes between layers."""
     parameter_dtype: Precision = Precision.float32
-    """Dtype in which weight matrices are kept. An update computed in float32 is rounded to bfloat16 up or down
-    at random, so that it is exact on average. Vectors, such as gains, are float32."""
+    """Dtype in which weight matrices are kept. An update computed in float32 is rounded to bfloat16 up or
+    down at random, so that it is exact on average. Vectors, such as gains, are float32."""
     kernels: Kernels = Kernels.auto
-    """Kernels of attention and experts: auto takes a library's fused kernel on `cluster.platform` where it has
-    one that carries the options, and the reference elsewhere; reference or fused alone."""
+    """Kernels of attention and experts: auto takes a library's fused kernel on `cluster.platform` where it
+    has one that carries the options, and the reference elsewhere; reference or fused alone."""
     microbatches: int = 1
     """Number of sequential parts of each batch (gradient accumulation). Every term of the loss is a mean over
     sequences, so the number changes only rounding."""
@@ -288,52 +289,6 @@ class LossConfig:
 
     z_loss: float = 0.0
     """Weight of the mean squared log-partition (arXiv:2204.02311, section 5)."""
-
-
-@dataclass
-class ScheduleConfig:
-    """Learning-rate schedule."""
-
-    name: str = MISSING
-    """Registered schedule, such as wsd, cosine or constant."""
-    warmup: float | None = 0.05
-    """Share of the run's steps with a rising rate; null: `warmup_tokens`."""
-    warmup_tokens: int | None = None
-    """Number of tokens with a rising rate; null: `warmup`."""
-    cooldown: float = 0.15
-    """Share of the run's steps with a falling rate at the end (wsd)."""
-    floor: float = 0.0
-    """Final learning rate as a share of the peak."""
-    branches: list[float] = field(default_factory=list)
-    """Shares of the token budget at which cooldown branches end; each equals a run with that budget."""
-
-
-@dataclass
-class EvaluationConfig:
-    """Evaluations on held-out data."""
-
-    points: int | None = 8
-    """Number of evaluations of a run, evenly spaced; the last is at the end. Null: `every_tokens`."""
-    every_tokens: int | None = None
-    """Number of training tokens from one evaluation to the next; another is at the end. Null: `points`."""
-    tokens: int = 16_384
-    """Number of held-out tokens per domain."""
-
-
-@dataclass
-class CheckpointConfig:
-    """Checkpoints that a run saves and keeps."""
-
-    every: int | None = 100
-    """Number of steps between checkpoints, and of a metrics part; null: `every_tokens` or `every_minutes`."""
-    every_tokens: int | None = None
-    """Number of tokens between checkpoints."""
-    every_minutes: float | None = None
-    """Minutes between checkpoints, by the clock of the run's first process."""
-    keep_last: int = 2
-    """Number of newest checkpoints that are kept."""
-    keep_every: int = 0
-    """Interval in steps of checkpoints that are also kept; 0: none."""
 
 
 @dataclass

@@ -1,0 +1,53 @@
+"""Typed config nodes of a run's course: learning rate, evaluations and checkpoints over its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning-rate schedule."""
+
+    name: str = MISSING
+    """Registered schedule, such as wsd, cosine or constant."""
+    warmup: float | None = 0.05
+    """Share of the run's steps with a rising rate; null: `warmup_tokens`."""
+    warmup_tokens: int | None = None
+    """Number of tokens with a rising rate; null: `warmup`."""
+    cooldown: float = 0.15
+    """Share of the run's steps with a falling rate at the end (wsd)."""
+    floor: float = 0.0
+    """Final learning rate as a share of the peak."""
+    branches: list[float] = field(default_factory=list)
+    """Shares of the token budget at which cooldown branches end; each equals a run with that budget."""
+
+
+@dataclass
+class EvaluationConfig:
+    """Evaluations on held-out data."""
+
+    points: int | None = 8
+    """Number of evaluations of a run, evenly spaced; the last is at the end. Null: `every_tokens`."""
+    every_tokens: int | None = None
+    """Number of training tokens from one evaluation to the next; another is at the end. Null: `points`."""
+    tokens: int = 16_384
+    """Number of held-out tokens per domain."""
+
+
+@dataclass
+class CheckpointConfig:
+    """Checkpoints that a run saves and keeps."""
+
+    every: int | None = 100
+    """Number of steps between checkpoints, and of a metrics part; null: `every_tokens` or `every_minutes`."""
+    every_tokens: int | None = None
+    """Number of tokens between checkpoints."""
+    every_minutes: float | None = None
+    """Minutes between checkpoints, by the clock of the run's first process."""
+    keep_last: int = 2
+    """Number of newest checkpoints that are kept."""
+    keep_every: int = 0
+    """Interval in steps of checkpoints that are also kept; 0: none."""
