@@ -14,6 +14,8 @@ from harness.estimate.model_size import ModelShape
 
 MAX_SPLIT = 64
 """Largest number of shards of a product, of a sequence, or of stages."""
+SHARD_TOKENS = 1024
+"""Tokens of which each shard of a sequence has a multiple."""
 
 
 def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
@@ -32,8 +34,6 @@ def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[
     ]
     splits = _sizes(model, "tensor", tensors), _sizes(model, "context", contexts), _pipeline_stages(model)
     for tensor, context, (pipeline, virtual) in product(*splits):
-        if model.limits and pipeline > 1 and context > 1:
-            continue  # a ring of devices inside a stage was never trained
         parts = devices // (tensor * context * pipeline)
         rows = _most_replicas(model, parts, pipeline)
         if len(rows):
