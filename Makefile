@@ -4,6 +4,8 @@ RUN := .venv/bin/
 # One room of the tests: make test ROOM=compare. Workers pay where the rooms together take minutes.
 ROOM ?=
 WORKERS ?= 2
+# A file stays with one worker. Files of few tests are not kept for the end: some of them take longest.
+SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NEWEST_PYTHON = $(shell tests/newest_python.sh)
 NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/core/test_jax_range.py tests/parallel \
 	tests/models/test_sequence_parallel.py tests/models/test_attention.py tests/training/test_compile_cache.py \
@@ -53,7 +55,7 @@ fleet: setup  ## seven unequal models at once on eight simulated devices
 	$(RUN)harness sweep experiment=colossus2
 
 test: setup  ## the quick tests; ROOM=compare: those of one room
-	$(RUN)pytest -m "not slow" -n $(WORKERS) --dist loadfile $(addprefix tests/,$(ROOM))
+	$(RUN)pytest -m "not slow" $(SHARED) $(addprefix tests/,$(ROOM))
 
 check: setup  ## linters, types, imports
 	$(RUN)ruff check .
@@ -79,8 +81,8 @@ test-install: setup  ## wheel and editable install, from outside the repository
 
 # Slow proofs, each with a target of its own.
 test-full: setup  ## every mechanism in every way of executing it
-	$(RUN)pytest --optimized -n $(WORKERS) --dist loadfile tests/models tests/parallel tests/training tests/inspection
-	$(RUN)pytest --optimized -m slow -n $(WORKERS) --dist loadfile tests/config tests/data tests/launcher tests/cli \
+	$(RUN)pytest --optimized $(SHARED) tests/models tests/parallel tests/training tests/inspection
+	$(RUN)pytest --optimized -m slow $(SHARED) tests/config tests/data tests/launcher tests/cli \
 		tests/aot/test_aot.py --ignore=tests/launcher/soak
 
 test-extras: plan-extras  ## the compilers of plan-extras
@@ -88,10 +90,10 @@ test-extras: plan-extras  ## the compilers of plan-extras
 
 # What a new JAX has broken before, or could: sharding, kernels, checkpoints, stored programs, a sweep, lowerings.
 test-newest: .venv-newest/ready  ## a choice of the quick tests with the newest JAX; needs Python 3.13 or 3.12
-	.venv-newest/bin/pytest -m "not slow" -n $(WORKERS) --dist loadfile $(NEWEST_TESTS)
+	.venv-newest/bin/pytest -m "not slow" $(SHARED) $(NEWEST_TESTS)
 
 test-statistics: setup  ## the acceptance table of the statistics, in full
-	$(RUN)pytest -m slow -n $(WORKERS) --dist loadfile tests/compare --ignore=tests/compare/test_fuzz.py
+	$(RUN)pytest -m slow $(SHARED) tests/compare --ignore=tests/compare/test_fuzz.py
 
 test-docs: setup  ## every command that the documents print
 	$(RUN)pytest -m slow -n $(WORKERS) tests/docs
