@@ -46,10 +46,10 @@ def load_parent_weights(base: Mapping[str, Any], programs: RunPrograms) -> Param
             f"{base['run']}: its checkpoint at step {base['step']} changed after this run was planned. "
             "Give the sweep's command again."
         )
-    saved = rebuild_checkpoint_model(parent)
-    model = saved.with_vocabulary_multiple(programs.model.spec.config.vocabulary_multiple)
+    saved_model = rebuild_checkpoint_model(parent)
+    model = saved_model.with_vocabulary_multiple(programs.model.spec.config.vocabulary_multiple)
     specs = ProgramSpecs(replace(parent.config, mesh=programs.config.mesh), model, programs.mesh)
-    resize = model.param_specs != saved.param_specs
+    resize = model.param_specs != saved_model.param_specs
     weights = _restore_weights(parent.run, parent.step, specs, resize)
     return _in_own_dtypes(_change_stacking(weights, specs, programs.model), programs)
 

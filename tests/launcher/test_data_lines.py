@@ -1,4 +1,4 @@
-"""The lines of data before a sweep: files, documents, tokens, passes, what is held out, and rows of padding."""
+"""The lines of data before a sweep: files, documents, tokens, passes, what is held out, rows of padding."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         if passes > WORTHWHILE_PASSES and run.config.data.kind is DataKind.text:
             yield (
                 f"  {printable(name)} is read {passes:.2g} times: it has {format_count(available)} training "
-                f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes tokens "
-                "teach less each time: add text, or lower scale.tokens."
+                f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes "
+                "tokens teach less each time: add text, or lower scale.tokens."
             )
 
 

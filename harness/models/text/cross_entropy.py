@@ -187,9 +187,9 @@ class _Head:
     def _is_target(self, target_N: Array) -> Array:
         return target_N[:, None] == self._row_V()
 
-    def _only_tokens(self, x_NV: Array, other: float) -> Array:
+    def _only_tokens(self, x_NV: Array, value: float) -> Array:
         """Replace the columns of rows that are no token."""
-        return x_NV if self.vocabulary is None else jnp.where(self._row_V() < self.vocabulary, x_NV, other)
+        return x_NV if self.vocabulary is None else jnp.where(self._row_V() < self.vocabulary, x_NV, value)
 
     def _row_V(self) -> Array:
         """Return the index in the full table of each row of this shard."""
