@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.config.renamed_keys import is_same_identity
 from harness.config.run_identity import TAKEN_UP, VOLATILE, config_difference
 from harness.config.schema.decision import TuneTarget
 from harness.config.schema.run import Config
@@ -43,7 +44,13 @@ def identity_difference(stored: Config, config: Config, free: Sequence[str] = ()
     further nodes that may differ."""
     allowed = [*VOLATILE, *TAKEN_UP, *free]
     differing = config_difference(stored, config).items()
-    return describe_differences({key: pair for key, pair in differing if not is_covered_by(key, allowed)})
+    return describe_differences(
+        {
+            key: pair
+            for key, pair in differing
+            if not (is_covered_by(key, allowed) or is_same_identity(key, pair))
+        }
+    )
 
 
 def describe_differences(differing: dict[str, tuple[Any, Any]], limit: int = 3) -> str:

@@ -38,6 +38,7 @@ ADDED = (
     ("model", "logit_softcap", None),
     ("model", "vocabulary_multiple", 128),
     ("compute", "parameter_dtype", "float32"),
+    ("compute", "kernels", "auto"),
     ("optimizer", "moment_dtype", "float32"),
     ("schedule", "warmup_tokens", None),
     ("evaluation", "every_tokens", None),
@@ -45,7 +46,7 @@ ADDED = (
     ("checkpoint", "every_minutes", None),
 )
 """Keys of a node that the first version did not have, and the value with which they change nothing of what it
-computed. Rows that are no token change only rounding."""
+computed. Rows that are no token, and kernels, change only rounding."""
 
 NULLABLE = (("compute", "scan_layers", False),)
 """Keys that were not null in the first version, and the value that stood for what null says today."""
@@ -80,6 +81,13 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
             del content[node][key]
     _rename_touches(content, {key.new: key.old for key in RENAMED})
     return content
+
+
+def is_same_identity(key: str, values: tuple[Any, Any]) -> bool:
+    """Return whether two values of a dotted key count as one in a run's identity."""
+    if key in {f"{node}.{name}" for node, name in SOURCES}:
+        return True
+    return any(key == f"{node}.{name}" and {*values} == {None, value} for node, name, value in NULLABLE)
 
 
 def renamed_key_message(key: str, value: str = "") -> str | None:

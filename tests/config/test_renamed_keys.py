@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from harness.config.compose import compose
+from harness.config.pair_check import identity_difference
 from harness.config.renamed_keys import RENAMED, renamed_key_message, with_first_names, with_new_names
 from harness.config.run_identity import VOLATILE, identity
 from harness.core.errors import UserError
@@ -97,3 +98,11 @@ def test_every_renamed_key_has_an_answer(key):
     message = renamed_key_message(old, value)
     assert message is not None
     assert key.new.replace("*", "h100") in message
+
+
+def test_what_null_says_today_is_what_a_run_of_the_first_version_was(tmp_path):
+    today, before = compose([]), compose(["compute.scan_layers=false"])
+    before.scale.learning_rate = None
+    assert identity(today) == identity(before)
+    assert identity_difference(before, today) == ""
+    assert identity(compose(["compute.scan_layers=true"])) != identity(today)
