@@ -15,7 +15,7 @@ from harness.estimate.model_size import ModelShape
 MAX_SPLIT = 64
 """Largest number of shards of a product, of a sequence, or of stages."""
 SHARD_TOKENS = 1024
-"""Tokens of which each shard of a sequence has a multiple."""
+"""Fewest tokens of a shard of a sequence."""
 
 
 def enumerate_layouts(model: ModelShape, devices: int, fast_domain: int) -> LayoutGrid:
@@ -30,8 +30,12 @@ def _layout_rows(model: ModelShape, devices: int, fast_domain: int) -> Iterator[
     """Yield rows in the order of a grid's columns, for each way to split a sequence's work."""
     tensors = [t for t in divisors(model.heads) if t <= min(fast_domain, MAX_SPLIT)]
     contexts = [
-        n for n in divisors(MAX_SPLIT) if n == 1 or (model.sequence % n == 0 and model.sequence // n >= 1024)
+        n
+        for n in divisors(MAX_SPLIT)
+        if n == 1 or (model.sequence % n == 0 and model.sequence // n >= SHARD_TOKENS)
     ]
+    if model.limits:
+        contexts = [1]  # a ring takes minutes to lower: it is kept where the config asks for it
     splits = _sizes(model, "tensor", tensors), _sizes(model, "context", contexts), _pipeline_stages(model)
     for tensor, context, (pipeline, virtual) in product(*splits):
         parts = devices // (tensor * context * pipeline)
