@@ -55,7 +55,25 @@ def specs_of(model: str, mesh: MeshConfig) -> ProgramSpecs:
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_mesh_starts_bitwise_alike(model, mesh):
-    specs = specs_of(model, MESHES[mesh])
+    assert_as_drawn_whole(specs_of(model, MESHES[mesh]))
+
+
+@pytest.mark.parametrize("model", ["scanned", "experts", "lora"])
+def test_stages_of_a_pipeline_start_bitwise_alike(model):
+    shape = (
+        *SHAPE,
+        *MODELS[model],
+        "model.layers=4",
+        "compute.microbatches=2",
+        "mesh.pipeline=2",
+        "mesh.fsdp=2",
+    )
+    config = compose(["data=own", "data.sources.own.path=x", *TINY, *shape])
+    lane = lane_mesh(jax.devices()[:4], config.mesh)
+    assert_as_drawn_whole(ProgramSpecs(config, build(config, 512), lane))
+
+
+def assert_as_drawn_whole(specs: ProgramSpecs) -> None:
     params = draw_params(specs.trainable_model, 4, specs.param_shardings)
     expected = init_params(specs.trainable_model, 4)
     assert params.keys() == expected.keys()
