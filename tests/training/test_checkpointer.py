@@ -142,7 +142,7 @@ def test_an_error_of_disk_or_memory_is_not_taken_for_a_bad_checkpoint(tmp_path, 
     run = RunDir(tmp_path / "run")
     save(run)
 
-    def fail(path, abstract):
+    def fail(path, abstract, resize):
         raise RuntimeError("wrapped") from error
 
     monkeypatch.setattr(checkpointer, "_load", fail)
