@@ -39,6 +39,7 @@ ADDED = (
     ("model", "vocabulary_multiple", 128),
     ("compute", "parameter_dtype", "float32"),
     ("compute", "kernels", "auto"),
+    ("compute", "products", {"attention": "dtype", "feedforward": "dtype"}),
     ("optimizer", "moment_dtype", "float32"),
     ("schedule", "warmup_tokens", None),
     ("evaluation", "every_tokens", None),
