@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GUIDE = Path(__file__).parents[1] / "docs" / "new_variant.md"
-README = Path(__file__).parents[1] / "README.md"
+import pytest
+
+GUIDE = Path(__file__).parents[2] / "docs" / "new_variant.md"
+README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -59,7 +61,9 @@ def correct(file: Path, change: str) -> None:
     file.write_text(before.replace(lines["-"], lines["+"]))
 
 
+@pytest.mark.slow
 def test_the_guide_does_what_it_says(tmp_path):
+    """Two sweeps that train. Quick tests of test_printed.py choose its files and read its commands."""
     printed, told = "", 0
     for block in blocks():
         match block.kind:
