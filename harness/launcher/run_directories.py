@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.config.pair_check import identity_difference
 from harness.core import atomic_files
 from harness.core.errors import UserError
-from harness.core.hashing import hash_json
+from harness.core.hashing import hash_json, to_plain
 from harness.launcher.runs import Run
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.config_file import (
@@ -36,6 +36,8 @@ from harness.records.run.status import State, read_intact_status, read_status, w
 from harness.records.sweep import ledger
 
 Note = Callable[[str], None]
+LATER_AXES = ("pipeline",)
+"""Mesh axes that the first version did not have."""
 THREADS = 16
 """Directories that are made at the same time."""
 
@@ -87,7 +89,7 @@ def prepare(sweep: SweepDir, run: Run, note: Note) -> RunAction:
         _create(run)
         return RunAction.train
     _repair_config(run, stored)
-    if not contains_node(run.dir.config, "mesh", run.config.mesh):
+    if not _has_mesh(run):
         start_over(sweep, run, "placed on another mesh")
         return RunAction.train
     if state.ended:
@@ -176,6 +178,14 @@ def _take_up_config(run: Run) -> None:
         write_provenance(run.dir, record)
     if not holds_config(run.dir.config, run.config):
         write_config(run.dir.config, run.config)
+
+
+def _has_mesh(run: Run) -> bool:
+    """Return whether the config in a run's directory has the run's mesh. That of an earlier version lacks the
+    axes that it did not know, and had none of them."""
+    mesh: dict[str, int] = to_plain(run.config.mesh)
+    first_axes = {axis: size for axis, size in mesh.items() if axis not in LATER_AXES or size > 1}
+    return any(contains_node(run.dir.config, "mesh", axes) for axes in (mesh, first_axes))
 
 
 def _has_imports(directory: RunDir, run: Run) -> bool:
