@@ -20,14 +20,14 @@ a loop: the others are computed within fused operations. Measured on the CPU (te
 class TokenBytes:
     """Bytes of one token in one layer."""
 
-    whole: float
+    unsplit: float
     """Bytes of values as wide as the model, which every device of `tensor` holds."""
-    split: float
+    tensor_split: float
     """Bytes of heads, hidden values and scores, which `tensor` splits."""
 
     def on_device(self, layout: LayoutGrid) -> np.ndarray:
         """Return the bytes on one device in each layout."""
-        return self.whole + self.split / layout.tensor
+        return self.unsplit + self.tensor_split / layout.tensor
 
 
 def activation_bytes(model: ModelShape, layout: LayoutGrid) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +41,10 @@ def activation_bytes(model: ModelShape, layout: LayoutGrid) -> tuple[np.ndarray,
         return np.select(remats, [inputs / layout.tensor, dots], full), full * (remats[0] | remats[1])
     full, dots = kept_bytes(model).on_device(layout), _product_bytes(model).on_device(layout)
     work = FUSED_SHARE * full
-    kept = full if model.scanned else np.maximum(work, dots)
-    return np.select(remats, [inputs, dots], kept), np.select(remats, [work, np.maximum(0, work - dots)], 0.0)
+    saved = full if model.scanned else np.maximum(work, dots)
+    return np.select(remats, [inputs, dots], saved), np.select(
+        remats, [work, np.maximum(0, work - dots)], 0.0
+    )
 
 
 def kept_bytes(model: ModelShape) -> TokenBytes:
@@ -51,9 +53,9 @@ def kept_bytes(model: ModelShape) -> TokenBytes:
     precisions, and the mask."""
     size, heads = model.precision.value_bytes, model.heads * model.head_width
     used = model.experts_per_token
-    whole = model.width * (24 + 5 * size + 2 * model.top_k * size)
+    unsplit = model.width * (24 + 5 * size + 2 * model.top_k * size)
     scores = model.saved_scores / model.layers * (9 + size)
-    return TokenBytes(whole, heads * (28 + 6 * size) + 6 * size * used * model.ffn + scores)
+    return TokenBytes(unsplit, heads * (28 + 6 * size) + 6 * size * used * model.ffn + scores)
 
 
 def _product_bytes(model: ModelShape) -> TokenBytes:

@@ -50,7 +50,7 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
     passes = layout.microbatches(model)
     tokens = layout.microbatch * model.sequence / layout.context
     tokens = tokens * np.minimum(1.0, layout.sequences_per_replica(model))
-    kept, work = activation_bytes(model, layout)
+    saved, work = activation_bytes(model, layout)
     # Ours add the gradients of a micro-batch to those before it; a pipeline takes the head of all at once.
     adds, head_passes = np.ones(len(layout)), np.ones(len(layout))
     if model.limits:
@@ -61,7 +61,7 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
         weights=parameters * precision.weight_bytes,
         optimizer=parameters * precision.optimizer_bytes,
         gradients=parameters * precision.gradient_bytes * adds,
-        activations=tokens * (kept * model.layers / layout.pipeline * _in_flight(model, layout) + work),
+        activations=tokens * (saved * model.layers / layout.pipeline * _in_flight(model, layout) + work),
         gathered=_gathered_bytes(model, layout),
         logits=np.minimum(logits, LOSS_PIECE_VALUES) * LOGIT_BYTES,
     )
@@ -81,14 +81,14 @@ def _gathered_bytes(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Return the bytes of whole weights beside the shards: of two layers, and a gradient of one before it is
     scattered. Without remat the harness keeps those of all layers from the forward to the backward pass."""
     gathers = layout.fsdp * (layout.expert if model.gathers_expert_weights else 1) > 1
-    one, size = layer_parameters(model, layout), model.precision.value_bytes
+    layer, size = layer_parameters(model, layout), model.precision.value_bytes
     if model.limits is None:
-        return np.where(gathers, 2 * one * size, 0.0)
+        return np.where(gathers, 2 * layer * size, 0.0)
     table = model.rows * model.width * GRADIENT_BYTES / layout.tensor
-    used = np.where(gathers, one * (2 * size + GRADIENT_BYTES) + 2 * table, 0.0)
+    used = np.where(gathers, layer * (2 * size + GRADIENT_BYTES) + 2 * table, 0.0)
     copies = gathers | (size < model.precision.weight_bytes)
-    kept = one * size * model.layers / layout.pipeline
-    return used + np.where(layout.has_remat(Remat.none) & copies, kept, 0.0)
+    all_layers = layer * size * model.layers / layout.pipeline
+    return used + np.where(layout.has_remat(Remat.none) & copies, all_layers, 0.0)
 
 
 def least_bytes(parts: Mapping[str, float], doubt: float) -> float:

@@ -19,6 +19,8 @@ class TrainingPrecision:
     value_bytes: float
     """Bytes of one activation or of a weight in use."""
     matmul_dtype: str
+    fp8_parameters: int = 0
+    """Number of parameters of weights whose products have 8-bit factors, whatever `matmul_dtype` is."""
     fused_kernels: bool = True
     """Attention never writes its scores out (arXiv:2205.14135), and products overlap with collectives."""
 
@@ -47,6 +49,7 @@ def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
         optimizer_bytes=optimizer / facts.parameters,
         value_bytes=2 if half else 4,
         matmul_dtype="bf16" if half else "float32",
+        fp8_parameters=facts.fp8_parameters,
     )
 
 

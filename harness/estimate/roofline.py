@@ -126,7 +126,9 @@ def compute_seconds(model: ModelShape, layout: LayoutGrid, chip: Chip) -> np.nda
     tokens = recompute_factor * model.tokens_per_step / layout.devices
     read = operand_bytes(model, layout) * recompute_factor / chip.memory_bandwidth
     attention = tokens * model.attention_flops / (slow * share)
-    plain = np.maximum(tokens * dense / (peak * share), read[0])
+    eight_bit = min(dense, 2.0 * TRAIN_FLOPS_MULTIPLE * model.precision.fp8_parameters)
+    fast = chip.peak("fp8") * LOW_PRECISION_SHARES["fp8"] if eight_bit else peak
+    plain = np.maximum(tokens * ((dense - eight_bit) / peak + eight_bit / fast) / share, read[0])
     experts = np.maximum(tokens * model.expert_flops / (peak * (share * EXPERT_SHARE)), read[1])
     return attention + plain + experts
 

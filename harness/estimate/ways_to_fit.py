@@ -37,25 +37,25 @@ def shortage(model: ModelShape, layout: Layout, limit: float, source: str, devic
     would get on at most so many `devices`. `source`: what the limit is, such as `80 % of an H100-80G`."""
     parts = layout_memory(model, layout)
     state = sum(parts[name] for name in STATE)
-    others = ", ".join(
+    other_parts = ", ".join(
         f"{name} {format_bytes(parts[name])}" for name in parts if name not in STATE and parts[name]
     )
     return (
         f"{model.name} needs {format_bytes(sum(parts.values()))} a device, but has {format_bytes(limit)} "
-        f"({source}): state {format_bytes(state)}, {others}. {ways_text(model, layout, limit, devices)}"
+        f"({source}): state {format_bytes(state)}, {other_parts}. {ways_text(model, layout, limit, devices)}"
     )
 
 
 def ways_text(model: ModelShape, layout: Layout, limit: float, devices: int) -> str:
     """Return how far each way gets, in one sentence, and what is left if none of them is enough."""
     ways = ways_to_fit(model, layout, limit, devices)
-    told = [
+    phrases = [
         f"{way.overrides} needs {format_bytes(way.bytes)}{' and fits' if way.bytes <= limit else ''}"
         for way in ways
     ]
     fits = any(way.bytes <= limit for way in ways)
-    rest = "" if fits else "Use more devices, shorter sequences or a smaller model."
-    return " ".join(filter(None, (f"{'; '.join(told)}." if told else "", rest)))
+    last_resort = "" if fits else "Use more devices, shorter sequences or a smaller model."
+    return " ".join(filter(None, (f"{'; '.join(phrases)}." if phrases else "", last_resort)))
 
 
 def ways_to_fit(model: ModelShape, layout: Layout, limit: float, devices: int) -> list[WayToFit]:
@@ -69,11 +69,11 @@ def ways_to_fit(model: ModelShape, layout: Layout, limit: float, devices: int) -
     remat = [] if layout.remat is Remat.full else [dataclasses.replace(layout, remat=Remat.full)]
     shards = [changed for changed in _more_shards(model, layout) if changed.devices <= devices]
     steps = [steps for steps in (remat, _smaller_passes(layout), shards) if steps]
-    ways = [best_step(each) for each in steps]
+    ways = [best_step(layouts) for layouts in steps]
     if len(ways) > 1:
         sharded = ways[-1].layout if shards else layout
-        together = dataclasses.replace(sharded, remat=Remat.full)
-        ways.append(best_step([*_smaller_passes(together), together][::-1]))
+        full_remat = dataclasses.replace(sharded, remat=Remat.full)
+        ways.append(best_step([*_smaller_passes(full_remat), full_remat][::-1]))
     return ways
 
 
@@ -93,11 +93,11 @@ def _more_shards(model: ModelShape, layout: Layout) -> list[Layout]:
     """Return the layout with more and more shards of the weights: in place of copies, then over more devices,
     as far as a pass has sequences for them."""
     copies = layout.data * layout.fsdp
-    rows, found = copies * layout.microbatch, []
+    rows, layouts = copies * layout.microbatch, []
     for fsdp in divisors(rows):
         data = max(1, copies // fsdp)
         divides = model.limits is None or model.limits.divides("fsdp", fsdp)
         if fsdp > layout.fsdp and divides and rows % (data * fsdp) == 0:
             microbatch = rows // (data * fsdp)
-            found.append(dataclasses.replace(layout, data=data, fsdp=fsdp, microbatch=microbatch))
-    return found
+            layouts.append(dataclasses.replace(layout, data=data, fsdp=fsdp, microbatch=microbatch))
+    return layouts

@@ -56,10 +56,10 @@ def _with_layout(config: Config, planned: Mapping[str, PlannedLayout], place: st
     name = f"{config.scale.name}/{config.variant.name}/seed{config.seed}"
     if name not in planned:
         first = ", ".join([*planned][:3])
-        more = f" and {len(planned) - 3} more" if len(planned) > 3 else ""
+        more_runs = f" and {len(planned) - 3} more" if len(planned) > 3 else ""
         raise UserError(
-            f"engine.plan={place} has no run {name}; it has {first}{more}. Make the plan again, with the "
-            "overrides of the sweep."
+            f"engine.plan={place} has no run {name}; it has {first}{more_runs}. Make the plan again, "
+            "with the overrides of the sweep."
         )
     row = planned[name]
     if row.batch != config.scale.batch:
@@ -70,10 +70,10 @@ def _with_layout(config: Config, planned: Mapping[str, PlannedLayout], place: st
     return with_layout(config, row.layout)
 
 
-def _other_size(place: str, name: str, planned: str, found: str) -> str:
+def _other_size(place: str, name: str, planned_size: str, size: str) -> str:
     return (
-        f"engine.plan={place} has {name} with {planned}, and this command with {found}. Make the plan again, "
-        "with the overrides of the sweep."
+        f"engine.plan={place} has {name} with {planned_size}, and this command with {size}. Make the plan "
+        "again, with the overrides of the sweep."
     )
 
 

@@ -50,8 +50,8 @@ def _sizes(model: ModelShape, axis: str, usual: Sequence[int]) -> Sequence[int]:
     """Return the sizes to try of an axis: the usual ones as far as the model allows, or the config's."""
     if model.limits is None:
         return usual
-    chosen = dict(model.limits.axes).get(axis)
-    return [n for n in (usual if chosen is None else [chosen]) if model.limits.allows(axis, n)]
+    config_size = dict(model.limits.axes).get(axis)
+    return [n for n in (usual if config_size is None else [config_size]) if model.limits.allows(axis, n)]
 
 
 def _most_replicas(model: ModelShape, parts: int, pipeline: int) -> np.ndarray:

@@ -95,16 +95,16 @@ def search_layouts(
 
 
 def _fits_nowhere(
-    model: ModelShape, smallest: Layout, tried: int, chip: Chip, devices: int, limit: float
+    model: ModelShape, smallest: Layout, num_layouts: int, chip: Chip, devices: int, limit: float
 ) -> str:
     """Return why no layout fits. Where the config chose parts of the layout, others may."""
     fixed = model.limits.fixed if model.limits else ()
     with_fixed = f" with {', '.join(fixed)} of its config" if fixed else ""
     need = format_bytes(sum(layout_memory(model, smallest).values()))
     return (
-        f"{model.name} fits nowhere on {devices} x {chip.name}{with_fixed}: the smallest of {tried} layouts"
-        f" ({smallest}) needs {need} a device, but a plan may use {format_bytes(limit)} ({MEMORY_LIMIT:.0%})."
-        f" {ways_text(model, smallest, limit, devices)}"
+        f"{model.name} fits nowhere on {devices} x {chip.name}{with_fixed}: the smallest of {num_layouts}"
+        f" layouts ({smallest}) needs {need} a device, but a plan may use {format_bytes(limit)}"
+        f" ({MEMORY_LIMIT:.0%}). {ways_text(model, smallest, limit, devices)}"
     )
 
 

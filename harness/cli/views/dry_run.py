@@ -63,8 +63,8 @@ def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
     times = schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan
     total, low, high, bound = map(format_clock, times)
     basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
-    unmeasured = basis.evidence if basis.evidence == COMPUTED else "partly a default"
-    speed = "measured" if basis.runs else unmeasured
+    default_speed = basis.evidence if basis.evidence == COMPUTED else "partly a default"
+    speed = "measured" if basis.runs else default_speed
     speed += f", and steps times {basis.factor:.3g} from earlier predictions" if basis.factor != 1 else ""
     return [
         f"{total} in all ({low} to {high}), {schedule.utilisation:.0%} of {forecast.capacity_text} in use; "

@@ -20,15 +20,15 @@ def layouts_section(plan: SweepPlan, arguments: Sequence[str], saved: Path) -> P
     runs_by_overrides: dict[str, list[str]] = {}
     for run in plan.runs:
         if run.layout is not None and run.name in names:
-            given = [text for text in layout_overrides(run.layout, run.batch) if not _is_one(text)]
-            runs_by_overrides.setdefault(" ".join(given), []).append(names[run.name])
+            overrides = [text for text in layout_overrides(run.layout, run.batch) if not _is_one(text)]
+            runs_by_overrides.setdefault(" ".join(overrides), []).append(names[run.name])
     if not runs_by_overrides:
         return PlanSection("Training")
     lines = [f"{', '.join(runs)}: {overrides}" for overrides, runs in runs_by_overrides.items()]
-    given = shlex.join([*arguments, *_isolation(plan)])
+    command = shlex.join([*arguments, *_isolation(plan)])
     lines.append(
-        f"`harness plan {given} --html` saves this plan as {saved}; with engine.plan={saved} `harness sweep "
-        f"{given}` gives each run its layout."
+        f"`harness plan {command} --html` saves this plan as {saved}; with engine.plan={saved} "
+        f"`harness sweep {command}` gives each run its layout."
     )
     return PlanSection("Overrides that train these layouts", lines=tuple(lines))
 

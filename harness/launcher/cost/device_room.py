@@ -52,13 +52,13 @@ def run_bytes(run: Run) -> float:
 def shortages(runs: Sequence[Run]) -> list[str]:
     """Return a sentence for each run that is estimated to need more memory than its devices have, with what
     would fit; runs of equal sizes are named once."""
-    found: dict[ModelShape, str] = {}
+    sentences: dict[ModelShape, str] = {}
     for run in runs:
         model = _shape(run)
         size = dataclasses.replace(model, name="", block="")
-        if size not in found and (sentence := _shortage(run, model, 1.0)):
-            found[size] = sentence
-    return [*found.values()]
+        if size not in sentences and (sentence := _shortage(run, model, 1.0)):
+            sentences[size] = sentence
+    return [*sentences.values()]
 
 
 def check_room(runs: Sequence[Run]) -> None:

@@ -146,8 +146,8 @@ def estimate_run(
         low, high = step.value / step.low, step.high / step.value
     else:
         default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
-        scaled = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
-        rates = np.array(scaled or [default])
+        measured_rates = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
+        rates = np.array(measured_rates or [default])
         rate = float(np.median(rates)) * width / max(1.0, oversubscription)
         low, high = _uncertainty(rates, distance)
     parts = {

@@ -15,17 +15,17 @@ def idle_devices(runs: Sequence[Run], forecast: Forecast) -> list[str]:
     """Return a line if `engine.devices` are more than are ever in use at once, with the reason and what would
     use more of them."""
     reservations, devices = forecast.schedule.reservations, forecast.schedule.devices
-    used = max(_in_use(reservations, each.start) for each in reservations)
+    used = max(_in_use(reservations, lane.start) for lane in reservations)
     if forecast.unit != "devices" or used >= devices:
         return []
-    widest = max(reservations, key=lambda each: each.width)
+    widest = max(reservations, key=lambda lane: lane.width)
     run = next(run for run in runs if run.name == widest.task)
-    lanes = sum(each.block == widest.block for each in reservations)
+    lanes = sum(lane.block == widest.block for lane in reservations)
     return [f"  places on {used} of {devices} devices: {_reason(run, widest.width, lanes, devices)}"]
 
 
 def _in_use(reservations: Sequence[Reservation], moment: float) -> int:
-    return sum(each.width for each in reservations if each.start <= moment < each.end)
+    return sum(lane.width for lane in reservations if lane.start <= moment < lane.end)
 
 
 def _reason(run: Run, width: int, lanes: int, devices: int) -> str:
@@ -33,8 +33,8 @@ def _reason(run: Run, width: int, lanes: int, devices: int) -> str:
         return f"the plan {run.config.engine.plan} has no layout for more"
     wider = [meshes for meshes in possible_meshes(run.config) if meshes > width]
     if wider:
-        each = f"{lanes} runs side by side have {width} each" if lanes > 1 else f"a run has {width}"
-        return f"{each}, and the next larger mesh would need {lanes * min(wider)}"
+        widths = f"{lanes} runs side by side have {width} each" if lanes > 1 else f"a run has {width}"
+        return f"{widths}, and the next larger mesh would need {lanes * min(wider)}"
     microbatches = run.config.compute.microbatches
     rows, name = run.config.scale.batch // microbatches, "micro-batch" if microbatches > 1 else "batch"
     ways = [*_more_splits(run, devices // (lanes * width)), "a larger scale.batch"]

@@ -60,9 +60,11 @@ def flatten_blocks(blocks: Sequence[Sequence[AllocatedRun]]) -> list[AllocatedRu
     return [member for block in blocks for member in block]
 
 
-def _noted(member: AllocatedRun, alone: AllocatedRun) -> AllocatedRun:
+def _noted(member: AllocatedRun, own_best: AllocatedRun) -> AllocatedRun:
     """Return a run with a note if its block has taken its own best layout from it."""
-    if not (member.prediction and alone.prediction and member.prediction.layout != alone.prediction.layout):
+    if not (
+        member.prediction and own_best.prediction and member.prediction.layout != own_best.prediction.layout
+    ):
         return member
     notes = (*member.prediction.notes, SHARED_LAYOUT)
     return dataclasses.replace(member, prediction=dataclasses.replace(member.prediction, notes=notes))
@@ -84,8 +86,8 @@ class LayoutFinder:
         if len(layouts) < 2:
             return separate
         candidates = [[self.allocate(model, part, chips, layout) for model in block] for layout in layouts]
-        shared = min(candidates, key=lambda members: allocation_rank([members]))
-        return [_noted(member, alone) for member, alone in zip(shared, separate, strict=True)]
+        block_members = min(candidates, key=lambda members: allocation_rank([members]))
+        return [_noted(member, own_best) for member, own_best in zip(block_members, separate, strict=True)]
 
     def allocate(
         self, model: ModelShape, part: Partition, chips: int, layout: Layout | None = None
