@@ -18,8 +18,8 @@ from harness.launcher.placement.idle_devices import idle_devices
 from harness.launcher.run_directories import Note
 from harness.launcher.runs import Run
 from harness.launcher.stages.data_lines import data_lines, with_plural
-from harness.launcher.stages.rate_lines import rate_lines
 from harness.launcher.stages.kernel_lines import kernel_lines
+from harness.launcher.stages.rate_lines import rate_lines
 from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
