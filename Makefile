@@ -9,8 +9,7 @@ SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NEWEST_PYTHON = $(shell tests/newest_python.sh)
 NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/core/test_jax_range.py tests/parallel \
 	tests/models/test_sequence_parallel.py tests/models/test_attention.py tests/training/test_compile_cache.py \
-	tests/training/test_checkpointer.py tests/training/test_run.py tests/training/test_lanes.py \
-	tests/launcher/test_isolation_all.py tests/aot/test_aot.py
+	tests/training/test_checkpointer.py tests/training/test_run.py tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house bench bench-sweep bench-start plan-extras test-install test-full \

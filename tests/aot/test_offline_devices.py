@@ -221,6 +221,8 @@ def test_a_peak_is_held_against_a_limit(peak, fits):
 
 def test_the_pinned_compilers_are_those_of_the_pinned_jax():
     pins = dict(line.split("==") for line in LOCK.read_text().split())
+    if f"jaxlib=={metadata.version('jaxlib')}" not in LOCK.with_name("requirements.lock").read_text().split():
+        pytest.skip("the compilers are pinned for the JAX of requirements.lock, not for the newest")
     wanted = {
         need.name: need
         for need in map(Requirement, metadata.requires("jax") or ())
