@@ -75,3 +75,10 @@ def test_overrides_say_all_of_a_layout(layout):
     assert values["mesh.fsdp"] == str(layout.fsdp)
     assert int(values["compute.microbatches"]) * layout.microbatch * layout.data * layout.fsdp == 64
     assert values["compute.remat"] == layout.remat.value
+
+
+def test_micro_batches_hold_the_sum_of_gradients_beside_their_own():
+    whole, parts = (layout_memory(MODEL, Layout(microbatch=size)) for size in (64, 32))
+    assert parts["gradients"] == 2 * whole["gradients"]
+    assert parts["weights"] == whole["weights"]
+    assert parts["activations"] == whole["activations"] / 2

@@ -25,6 +25,11 @@ from tests.launcher.support import configs, facts, tools, train
 from tests.launcher.test_step_cost import observed
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
+
+
 def runs_of(made) -> list[Run]:
     return [Run(each, facts(each), run_dir(sweep_dir(made), each)) for each in made]
 

@@ -20,6 +20,11 @@ from tests.launcher.support import configs, facts, train
 LAYOUT = Layout(data=1, fsdp=2, microbatch=1, remat=Remat.full)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
+
+
 def plan_file(folder, made, **changed) -> str:
     """What `harness plan --json` prints of these runs, as far as a sweep reads it."""
     rows = [
