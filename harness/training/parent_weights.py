@@ -59,8 +59,8 @@ def _in_own_dtypes(weights: Params, programs: RunPrograms) -> Params:
     dtypes = programs.trainable_model.dtypes
     if any(jnp.promote_types(array.dtype, dtypes[path]) != dtypes[path] for path, array in weights.items()):
         programs.note(
-            "the parent's weights are float32 and were rounded to the nearest bfloat16, in which this run keeps "
-            "its matrices (compute.parameter_dtype)"
+            "the parent's weights are float32 and were rounded to the nearest bfloat16, in which this run "
+            "keeps its matrices (compute.parameter_dtype)"
         )
     return {path: array.astype(dtypes[path]) for path, array in weights.items()}
 

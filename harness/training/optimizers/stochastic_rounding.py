@@ -41,9 +41,9 @@ def round_to_bfloat16(x: Float[Array, "*shape"], key: NoiseKey, path: str) -> Fl
     Values that bfloat16 has stay, and what is not finite. Each array of a step needs a path of its own."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     noise = _random_words(x, key, path) >> DROPPED_BITS
-    kept = ((bits + noise) >> DROPPED_BITS).astype(jnp.uint16)
-    rounded = jax.lax.bitcast_convert_type(kept, jnp.bfloat16)
-    return jnp.where(jnp.isfinite(x), rounded, x.astype(jnp.bfloat16))
+    upper_bits = ((bits + noise) >> DROPPED_BITS).astype(jnp.uint16)
+    neighbour = jax.lax.bitcast_convert_type(upper_bits, jnp.bfloat16)
+    return jnp.where(jnp.isfinite(x), neighbour, x.astype(jnp.bfloat16))
 
 
 def _random_words(x: Array, key: NoiseKey, path: str) -> UInt32[Array, "*shape"]:
@@ -59,7 +59,7 @@ def _position(x: Array, axes: tuple[int, ...]) -> UInt32[Array, "*shape"]:
     """Return the index of each value over some axes, in row-major order, broadcastable to x."""
     spec = None if jax.sharding.get_abstract_mesh().empty else jax.typeof(x).sharding.spec
     index = functools.partial(jax.lax.broadcasted_iota, jnp.uint32, x.shape, out_sharding=spec)
-    strides = {axis: math.prod(x.shape[other] for other in axes if other > axis) for axis in axes}
+    strides = {axis: math.prod(x.shape[inner] for inner in axes if inner > axis) for axis in axes}
     return sum((index(axis) * np.uint32(stride) for axis, stride in strides.items()), jnp.uint32(0))
 
 

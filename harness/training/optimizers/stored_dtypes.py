@@ -53,21 +53,21 @@ def _moment_dtype(path: tuple[Any, ...], leaf: Array, dtypes: Mapping[str, jnp.d
     return dtypes.get(getattr(path[-1], "key", ""), leaf.dtype) if path else leaf.dtype
 
 
-def round_like(new: Any, kept: Any, optimizer: Any) -> Any:
+def round_like(new: Any, old: Any, optimizer: Any) -> Any:
     """Return new float32 parameters in the dtypes of those that they replace; `optimizer`: its state before
     the update. Without a dtype that differs, nothing is done."""
     if not isinstance(optimizer, RoundedState):
         return new
-    return _round_tree(new, kept, noise_key(optimizer.seed, optimizer.step), "params")
+    return _round_tree(new, old, noise_key(optimizer.seed, optimizer.step), "params")
 
 
-def _round_tree(new: Any, kept: Any, key: NoiseKey, name: str) -> Any:
-    def round_leaf(path: tuple[Any, ...], leaf: Array, old: Array) -> Array:
-        if leaf.dtype == old.dtype:
+def _round_tree(new: Any, old: Any, key: NoiseKey, name: str) -> Any:
+    def round_leaf(path: tuple[Any, ...], leaf: Array, old_leaf: Array) -> Array:
+        if leaf.dtype == old_leaf.dtype:
             return leaf
         return round_to_bfloat16(leaf, key, f"{name}/{jax.tree_util.keystr(path)}")
 
-    return jax.tree.map_with_path(round_leaf, new, kept)
+    return jax.tree.map_with_path(round_leaf, new, old)
 
 
 def widen(tree: Any) -> Any:

@@ -70,16 +70,16 @@ def _check_dtypes(path: Path, abstract: Any) -> None:
     """Raise RestoreError for a checkpoint in other dtypes than `abstract`: Orbax would round without a word.
     Whether an optimizer's state counts roundings is no difference of its arrays."""
     metadata = ocp.checkpointables_metadata(str(path)).metadata[STATE_NAME]
-    saved, wanted = (
+    saved_dtypes, own_dtypes = (
         {key.replace("/inner/", "/", 1): dtype for key, (_, dtype) in _array_types(state).items()}
         for state in (metadata, abstract)
     )
-    for key, dtype in wanted.items():
-        if saved.get(key, dtype) != dtype:
+    for key, dtype in own_dtypes.items():
+        if saved_dtypes.get(key, dtype) != dtype:
             raise RestoreError(
-                f"{path}: the checkpoint has {key} in {saved[key]}, and this run keeps it in {dtype}. Set "
-                "compute.parameter_dtype and optimizer.moment_dtype to those of the run that saved it, or start "
-                "from its weights (finetune.method=full), which are then rounded."
+                f"{path}: the checkpoint has {key} in {saved_dtypes[key]}, and this run keeps it in {dtype}. "
+                "Set compute.parameter_dtype and optimizer.moment_dtype as in the run that saved it, or "
+                "start from its weights (finetune.method=full), which are then rounded."
             )
 
 

@@ -118,6 +118,6 @@ def _layers(
 
 
 def _put(param: _LocalParam, arrays: Mapping[Block, np.ndarray], dtype: np.dtype) -> jax.Array:
-    rounded = {block: array.astype(dtype, copy=False) for block, array in arrays.items()}
-    shards = [jax.device_put(rounded[block], device) for device, block in param.blocks.items()]
+    values = {block: array.astype(dtype, copy=False) for block, array in arrays.items()}
+    shards = [jax.device_put(values[block], device) for device, block in param.blocks.items()]
     return jax.make_array_from_single_device_arrays(param.spec.shape, param.sharding, shards)
