@@ -69,7 +69,7 @@ def device_memory(model: ModelShape, layout: LayoutGrid) -> DeviceMemory:
 
 def _in_flight(model: ModelShape, layout: LayoutGrid) -> np.ndarray:
     """Return the micro-batches whose activations the first stage keeps at once: ours scan all turns
-    (harness.models.pipeline), other frameworks begin the backward pass when the pipeline is full."""
+    (models.execution.pipeline), other frameworks begin the backward pass when the pipeline is full."""
     passes = layout.microbatches(model)
     if model.limits:
         return np.where(layout.pipeline > 1, passes + layout.pipeline - 1, 1.0)

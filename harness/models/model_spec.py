@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from harness.config.schema.run import ModelConfig
+from harness.models.execution.pipeline import PipelineSchedule
 from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
-from harness.models.pipeline import PipelineSchedule
 from harness.models.registry import ConfiguredModule, lookup
 
 

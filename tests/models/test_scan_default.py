@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.config.schema.run import Config, FinetuneMethod, ModuleConfig
-from harness.models.layer_stack import SCANNED_LAYERS, decide_scan
+from harness.models.execution.layer_stack import SCANNED_LAYERS, decide_scan
 from harness.models.mechanism import ModelDims
 from harness.models.model_spec import ModelSpec
 

@@ -187,7 +187,7 @@ def test_copies_are_cut_first_and_each_device_keeps_its_sequences(mesh, most, le
 
 def test_a_mesh_that_cannot_be_cut_is_refused():
     config = dataclasses.replace(small(), mesh=MeshConfig(1, 1, 32, 256))
-    with pytest.raises(UserError, match="tensor x expert x context x pipeline = 8192 is more than the 4096 devices"):
+    with pytest.raises(UserError, match="tensor x expert x context x pipeline = 8192 is more than the 4096"):
         smaller_mesh(config, 4096)
 
 

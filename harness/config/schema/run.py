@@ -192,7 +192,7 @@ class ComputeConfig:
 
     scan_layers: bool | None = None
     """Run the layers as one `jax.lax.scan` over stacked parameters, compiled once per layer kind. Null: deep
-    models do (harness.models.layer_stack)."""
+    models do (harness.models.execution.layer_stack)."""
     remat: Remat = Remat.none
     """Rematerialisation in the backward pass: none, dots or full."""
     dtype: Precision = Precision.float32

@@ -15,9 +15,9 @@ from harness.models.diffusion import flops, sizing
 from harness.models.diffusion.diffusion_transformer import DiffusionTransformer
 from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_euler, unpatchify
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
-from harness.models.layer_stack import decide_scan
+from harness.models.execution.layer_stack import decide_scan
+from harness.models.execution.pipeline import pipeline_schedule
 from harness.models.model_api import Model, Params
-from harness.models.pipeline import pipeline_schedule
 
 HEADER_WORDS = 4
 """Words of a row before the pixels."""

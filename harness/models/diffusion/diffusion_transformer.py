@@ -11,7 +11,7 @@ from jax import Array
 from harness.config.schema.run import ComputeConfig
 from harness.models.diffusion.attention import FullAttention
 from harness.models.diffusion.model_spec import ImageModelSpec
-from harness.models.layer_stack import LayerStack, apply_layers, build_layers
+from harness.models.execution.layer_stack import LayerStack, apply_layers, build_layers
 from harness.models.layers import DTYPES, gather_rounded, matmul, project
 from harness.models.parameters import weight, zeros
 from harness.parallel.sharding.axis_rules import out_sharding, reshape_rows

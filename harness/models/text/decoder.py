@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import ComputeConfig
-from harness.models.layer_stack import LayerStack, apply_layers, build_layers
+from harness.models.execution.layer_stack import LayerStack, apply_layers, build_layers
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_rounded, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Config, ModelFamily
 from harness.models import diffusion, flops, sizing
+from harness.models.execution.layer_stack import decide_scan
+from harness.models.execution.pipeline import pipeline_schedule
 from harness.models.kernels import KernelTarget
-from harness.models.layer_stack import decide_scan
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
-from harness.models.pipeline import pipeline_schedule
 from harness.models.text.cross_entropy import (
     LossTerms,
     MeanLoss,

@@ -102,8 +102,8 @@ def reshape_inner(x: jax.Array, outer: int, *sizes: int) -> jax.Array:
 def out_sharding_like(x: jax.Array, *axes: str | None) -> P | None:
     """Return the `out_sharding` of an operation whose first axis is split as that of x, in a layer or not,
     and whose other axes have these logical names; None outside a mesh."""
-    others = out_sharding(*axes)
-    return others if others is None else P(jax.typeof(x).sharding.spec[0], *others)
+    spec = out_sharding(*axes)
+    return None if spec is None else P(jax.typeof(x).sharding.spec[0], *spec)
 
 
 def reshape_rows(x: jax.Array, shape: tuple[int, ...], *axes: str | None) -> jax.Array:

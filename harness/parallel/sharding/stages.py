@@ -1,5 +1,5 @@
-"""Per-device maps inside the stages of a pipeline (`models.pipeline`). These are one function, which
-`jax.vmap` maps over an axis that the mesh axis `pipeline` splits.
+"""Per-device maps inside the stages of a pipeline (`models.execution.pipeline`). These are one function,
+which `jax.vmap` maps over an axis that the mesh axis `pipeline` splits.
 
 JAX can batch a `shard_map`, but then what is inside has one explicit axis more, and many operations ask for
 its sharding. Here the stage axis becomes manual too: each device works on the data of its own stage.
@@ -44,12 +44,12 @@ def per_device_of_stages(function: Callable, in_specs: Any, out_specs: Any, chec
     def on_all_stages(axis_size: int, is_staged: Any, *arrays: Array) -> tuple[Any, Any]:
         specs = (in_specs,) * len(arrays) if isinstance(in_specs, P) else in_specs
         by_stage = tuple(
-            _add_stages(spec) if staged else spec for spec, staged in zip(specs, is_staged, strict=True)
+            _add_stages(spec) if has_stage else spec for spec, has_stage in zip(specs, is_staged, strict=True)
         )
 
         def on_device(*arrays: Array) -> Any:
-            own = (x[0] if staged else x for x, staged in zip(arrays, is_staged, strict=True))
-            return jax.tree.map(lambda output: output[None], function(*own))
+            stage_arrays = (x[0] if has_stage else x for x, has_stage in zip(arrays, is_staged, strict=True))
+            return jax.tree.map(lambda output: output[None], function(*stage_arrays))
 
         split = jax.tree.map(_add_stages, out_specs, is_leaf=lambda spec: isinstance(spec, P))
         specs = {"in_specs": by_stage, "out_specs": split}

@@ -12,9 +12,9 @@ from flax import nnx
 from jax import Array
 
 from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Remat
+from harness.models.execution.pipeline import apply_stages
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
-from harness.models.pipeline import apply_stages
 from harness.parallel.sharding.stages import has_stages
 
 POLICIES = {

@@ -66,9 +66,9 @@ def pipeline_schedule(config: Config, is_scanned: bool, layers: int, period: int
             " compute.scan_layers=true (not with finetune.method=last_layers), or mesh.pipeline=1."
         )
     if layers % (stages * period):
-        each = f"{period} layers that repeat" if period > 1 else "layers"
+        unit = f"{period} layers that repeat" if period > 1 else "layers"
         raise UserError(
-            f"{key} does not divide model.layers={layers} into equal stages of whole {each}. Set"
+            f"{key} does not divide model.layers={layers} into equal stages of whole {unit}. Set"
             f" model.layers to a multiple of {stages * period}, or lower mesh.pipeline."
         )
     if microbatches % stages:
@@ -121,8 +121,8 @@ def _split_stages(stages: int, stacked: Array) -> Array:
 
 def _merge_stages(statistics: Array) -> Array:
     """Merge statistics [stages, repeats of one, ...] to [repeats, ...], whole on every device."""
-    everywhere = jax.reshard(statistics, P(*[None] * statistics.ndim))
-    return everywhere.reshape(-1, *statistics.shape[2:])
+    replicated_statistics = jax.reshard(statistics, P(*[None] * statistics.ndim))
+    return replicated_statistics.reshape(-1, *statistics.shape[2:])
 
 
 def _to_queue(stages: int, microbatches: int, rows: Array) -> Array:
@@ -141,12 +141,11 @@ def _from_queue(queue: Array, rows: Array) -> Array:
     return jnp.reshape(jnp.moveaxis(queue, 2, 0), rows.shape, out_sharding=jax.typeof(rows).sharding.spec)
 
 
-def _select(mask_S: Array, chosen: Any, other: Any) -> Any:
-    def select(chosen: Array, other: Array) -> Array:
-        mask = mask_S.reshape(-1, *[1] * (chosen.ndim - 1))
-        return jnp.where(mask, chosen, other)
+def _select(mask_S: Array, if_true: Any, if_false: Any) -> Any:
+    def select(x: Array, y: Array) -> Array:
+        return jnp.where(mask_S.reshape(-1, *[1] * (x.ndim - 1)), x, y)
 
-    return jax.tree.map(select, chosen, other)
+    return jax.tree.map(select, if_true, if_false)
 
 
 def _rotate(tree: Any, steps: int) -> Any:
