@@ -86,9 +86,7 @@ def _forward(
     return mixed_BHTK, (query_BHTK, key_BGTK, value_BGTK, bias_B1TT, sink_H, mixed_BHTK, total_BHT)
 
 
-def _backward(
-    window: int | None, residuals: tuple[Any, ...], slope_BHTK: Array
-) -> tuple[Array | None, ...]:
+def _backward(window: int | None, residuals: tuple[Any, ...], slope_BHTK: Array) -> tuple[Array | None, ...]:
     """cuDNN computes the weights as exp(score - total), so a sink is in the total that it is given."""
     query_BHTK, key_BGTK, value_BGTK, bias_B1TT, sink_H, mixed_BHTK, total_BHT = residuals
     arrays = query_BHTK, key_BGTK, value_BGTK
