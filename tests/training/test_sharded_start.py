@@ -31,6 +31,7 @@ MODELS = {
         "compute.scan_layers=true",
     ),
     "lora": ("finetune.method=lora", "finetune.rank=2", "compute.scan_layers=true"),
+    "bfloat16": ("compute.parameter_dtype=bfloat16", "compute.scan_layers=true"),
 }
 MESHES = {
     "one": MeshConfig(),
@@ -75,7 +76,8 @@ def test_stages_of_a_pipeline_start_bitwise_alike(model):
 
 def assert_as_drawn_whole(specs: ProgramSpecs) -> None:
     params = draw_params(specs.trainable_model, 4, specs.param_shardings)
-    expected = init_params(specs.trainable_model, 4)
+    dtypes = specs.trainable_model.dtypes
+    expected = {path: x.astype(dtypes[path]) for path, x in init_params(specs.trainable_model, 4).items()}
     assert params.keys() == expected.keys()
     for path, array in params.items():
         assert array.sharding == specs.param_shardings[path]
