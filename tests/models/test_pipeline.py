@@ -1,8 +1,8 @@
 """Layers in the stages of a pipeline are the same mathematics as on one device.
 
 Tolerance: micro-batches and devices sum in another order, and each of those few hundred terms rounds by 6e-8.
-From equal parameters gradients were within 4e-6 of the largest. Two steps of descent let that grow, with `mla`
-to 5e-5; losses of 3 nats stayed within 3e-6.
+From equal parameters gradients were within 4e-6 of the largest. Two steps of descent let that grow, with
+`mla` to 5e-5; losses of 3 nats stayed within 3e-6.
 """
 
 from typing import Any
