@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 from harness.core.errors import UserError, did_you_mean
 
+CUDA = "12.8.0"
+"""Version of CUDA that steps are compiled for. Without one, XLA takes no library product in 8 bits."""
+CUDA_PARTS = ("driver", "runtime", "compile_time_toolkit")
+
 
 @dataclass(frozen=True)
 class GpuSpec:
@@ -47,6 +51,7 @@ class GpuSpec:
               memory_bandwidth: {self.memory_bytes_s}  device_memory_size: {self.memory_bytes}
               l2_cache_size: {self.cache_bytes}
               cuda_compute_capability {{ major: {major} minor: {minor} }}
+              {" ".join(f'{name}_version: "{CUDA}"' for name in CUDA_PARTS)}
             }}
             platform_name: "CUDA"
             dnn_version_info {{ major: 9 minor: 10 }}

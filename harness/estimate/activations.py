@@ -34,11 +34,12 @@ def activation_bytes(model: ModelShape, layout: LayoutGrid) -> tuple[np.ndarray,
     """Return (kept, work): bytes of one token in one layer that are kept until its backward pass, and those
     that this pass holds of a layer at a time."""
     remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
-    inputs = np.full(len(layout), model.width * model.precision.value_bytes)
+    # Between layers tensor splits the sequence (harness.parallel.sharding.split_time).
+    inputs = model.width * model.precision.value_bytes / layout.tensor
     if model.limits is None:
         full = _published_bytes(model, 0) / layout.tensor
         dots = _published_bytes(model, 1) / layout.tensor
-        return np.select(remats, [inputs / layout.tensor, dots], full), full * (remats[0] | remats[1])
+        return np.select(remats, [inputs, dots], full), full * (remats[0] | remats[1])
     full, dots = kept_bytes(model).on_device(layout), _product_bytes(model).on_device(layout)
     work = FUSED_SHARE * full
     saved = full if model.scanned else np.maximum(work, dots)
@@ -63,7 +64,7 @@ def _product_bytes(model: ModelShape) -> TokenBytes:
     the layer's input."""
     size, used = model.precision.value_bytes, model.experts_per_token
     heads = (model.heads + 2 * model.kv_heads) * model.head_width
-    return TokenBytes(2 * model.width * size, (heads + 2 * used * model.ffn) * size)
+    return TokenBytes(model.width * size, (model.width + heads + 2 * used * model.ffn) * size)
 
 
 def _published_bytes(model: ModelShape, level: int) -> float:

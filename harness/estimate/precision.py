@@ -54,7 +54,7 @@ def run_precision(config: Config, facts: Facts) -> TrainingPrecision:
 
 
 def _state_name(config: Config) -> str:
-    kept = {config.compute.parameter_dtype, config.optimizer.moment_dtype}
-    if kept == {Precision.float32}:
+    dtypes = {config.compute.parameter_dtype, config.optimizer.moment_dtype}
+    if dtypes == {Precision.float32}:
         return "float32"
-    return "bf16" if kept == {Precision.bfloat16} else "bf16 and float32"
+    return "bf16" if dtypes == {Precision.bfloat16} else "bf16 and float32"

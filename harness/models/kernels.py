@@ -74,7 +74,7 @@ def describe_kernels(choices: Iterable[KernelChoice]) -> list[str]:
     counts = Counter(choices)
     phrases = []
     for choice, layers in counts.items():
-        total = sum(count for other, count in counts.items() if other.part == choice.part)
+        total = sum(counts[row] for row in counts if row.part == choice.part)
         where = "" if layers == total else f" in {layers} of {total} layers"
         reason = f" ({choice.lacks})" if choice.lacks else ""
         phrases.append(f"{choice.part}: {choice.name}{where}{reason}")

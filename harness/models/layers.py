@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array, P
 
 from harness.config.schema.run import Precision
+from harness.models.fp8 import fp8_matmul, is_fp8
 from harness.models.parameters import gain
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
@@ -83,8 +84,9 @@ def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def project(x_BT: Array, param: nnx.Param) -> Array:
+def project(x_BT: Array, param: nnx.Param, *, exact: bool = False) -> Array:
     """Compute x @ weight, contracting all axes of x after batch and time with the leading axes of the weight.
+    `exact`: in the dtype of x although `compute.products` asks for fewer bits, as routers and gates need.
 
     Batch and time become one matrix axis, as do the contracted axes and the new axes, because CPU libraries
     are fastest at one plain matrix product.
@@ -98,7 +100,10 @@ def project(x_BT: Array, param: nnx.Param) -> Array:
     x_NI = reshape_rows(x_BT, (rows, columns), split_in)
     full_weight, shape_IO = gather_rounded(param, x_BT.dtype), (columns, math.prod(shape_out))
     weight_IO = reshape(full_weight, shape_IO, split_in, split_out)
-    y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
+    if is_fp8(param) and not exact:
+        y_NO = fp8_matmul(x_NI, weight_IO, (split_in, split_out))
+    else:
+        y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
     inner_axes = (None,) * (len(shape_out) - 1)
     return reshape_rows(y_NO, (*x_BT.shape[:2], *shape_out), None, split_out, *inner_axes)
 

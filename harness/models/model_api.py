@@ -14,6 +14,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import ComputeConfig, Precision, Remat
+from harness.models.fp8 import count_fp8_parameters
 from harness.models.kernels import CPU
 from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
@@ -103,6 +104,11 @@ class Model(ABC):
         """Number of non-embedding parameters that one token uses."""
         idle = sum(self.spec.feedforward.inactive_parameters(context) for context in self.spec.contexts)
         return self.non_embedding_parameters - idle
+
+    @property
+    def fp8_parameters(self) -> int:
+        """Number of parameters of weights whose products have 8-bit factors."""
+        return count_fp8_parameters(self._abstract)
 
     @property
     def flops_per_token(self) -> float:

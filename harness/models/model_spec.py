@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from harness.config.schema.run import ModelConfig
+from harness.config.schema.run import ModelConfig, ProductsConfig
 from harness.models.execution.pipeline import PipelineSchedule
 from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
@@ -30,6 +30,8 @@ class ModelSpec:
     """Platform and dtype that kernels are chosen for."""
     pipeline: PipelineSchedule = field(default_factory=PipelineSchedule)
     """Stages of the layers, and the micro-batches that pass them."""
+    products: ProductsConfig = field(default_factory=ProductsConfig)
+    """Precision of the products with weights, by part of a layer."""
 
     @cached_property
     def attention(self) -> ConfiguredModule:

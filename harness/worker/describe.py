@@ -94,6 +94,7 @@ def describe(config: Config) -> Facts:
         active_parameters=model.active_parameters,
         loss_unit=model.loss_unit,
         splits=_parameters_by_mesh_axes(model.stored_specs),
+        fp8_parameters=model.fp8_parameters,
         saved_scores=model.saved_scores,
         scanned=model.stacking.repeats > 0,
         divisors=_axis_divisors(config, trainable_model.stored_specs),

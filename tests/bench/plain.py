@@ -40,6 +40,7 @@ def train(node: DictConfig) -> None:
     step = jax.jit(make_step(learner, config.optimizer, optimizer), donate_argnums=0)
     loss = jax.jit(lambda params, rows: learner.loss(params, rows, 0.0)[1]["loss"])
     course = main_segment(config)
+    assert config.evaluation.points is not None
     at = {round(course.last * i / config.evaluation.points) for i in range(1, config.evaluation.points + 1)}
     params = {path: jnp.asarray(value) for path, value in learner.model.init(config.seed).items()}
     state, rows = TrainState(params, optimizer.init(params)), []

@@ -1,6 +1,7 @@
 """What a sweep says of its kernels before it trains."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from harness.launcher.stages.kernel_lines import kernel_lines
 
@@ -10,7 +11,7 @@ CUDNN, MIXED = (
 )
 
 
-def run(variant, kernels, platform="cuda", scale="s"):
+def run(variant, kernels, platform="cuda", scale="s") -> Any:
     cluster, named = SimpleNamespace(platform=platform), SimpleNamespace(name=scale)
     config = SimpleNamespace(cluster=cluster, scale=named)
     return SimpleNamespace(config=config, variant=variant, facts=SimpleNamespace(kernels=kernels))

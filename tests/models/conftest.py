@@ -24,7 +24,7 @@ jax.config.update("jax_disallow_mesh_context_manager", True)
 
 VOCABULARY = 16
 SHAPE: dict[str, Any] = {"width": 8, "layers": 3, "heads": 4, "head_width": 4, "ffn": 12}
-NO_PADDING = {"vocabulary_multiple": 1}
+NO_PADDING: dict[str, Any] = {"vocabulary_multiple": 1}
 
 
 @pytest.fixture

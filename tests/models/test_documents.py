@@ -1,6 +1,5 @@
 """Masked documents: each is read as if it stood alone, by every mechanism."""
 
-
 import jax
 import numpy as np
 import pytest

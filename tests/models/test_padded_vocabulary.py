@@ -147,5 +147,6 @@ def test_no_device_holds_rows_of_another_and_the_bits_are_those_of_one(dtype):
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(np.asarray(one, np.float32), np.asarray(other, np.float32))
     text = program.as_text()
+    assert text is not None
     assert f"[{V // 4},{D}]" in text
     assert f"[{V},{D}]" not in text

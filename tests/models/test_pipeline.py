@@ -109,7 +109,8 @@ def test_any_number_of_stages_and_micro_batches(stages, microbatches):
 @pytest.mark.parametrize("options", FEEDFORWARDS.values(), ids=FEEDFORWARDS)
 def test_experts(options, remat):
     """Their statistics are means over micro-batches too, without the idle turns."""
-    mesh, given = MeshConfig(pipeline=2, fsdp=2, expert=2), {"feedforward": ("moe", options)}
+    mesh = MeshConfig(pipeline=2, fsdp=2, expert=2)
+    given: dict[str, Any] = {"feedforward": ("moe", options)}
     many = model_of(mesh, 4, compute={"remat": remat}, **given)
     assert_as_on_one(model_of(**given), many, mesh, tokens())
 

@@ -95,6 +95,7 @@ def test_a_plan_names_what_is_fixed_and_its_layout_becomes_a_config():
     run = RequestedRun(run.name, config, run.facts)
     (planned,) = plan_on_cluster([run], compose(["cluster=h100_16k"]).cluster).runs
     assert planned.fixed == ("mesh.tensor=4", "compute.remat=full")
+    assert planned.layout is not None
     assert config_layout(with_layout(config, planned.layout)) == planned.layout
     assert planned.layout.tensor == 4
     model = shape_from_facts(config, run.facts, run.name)

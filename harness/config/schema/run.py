@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from harness.config.schema.cluster import ClusterConfig, MeshConfig
 from harness.config.schema.decision import GateConfig, RuleConfig, TuneConfig
 from harness.config.schema.engine import EngineConfig, ResumeConfig
-from harness.config.schema.schedule import CheckpointConfig, EvaluationConfig, ScheduleConfig
+from harness.config.schema.run_schedule import CheckpointConfig, EvaluationConfig, ScheduleConfig
 
 
 class MatchBy(Enum):
@@ -62,6 +62,13 @@ class Kernels(Enum):
     auto = "auto"
     reference = "reference"
     fused = "fused"
+
+
+class Products(Enum):
+    """Precision of the factors of products with weights: that of `compute.dtype`, or 8 bits."""
+
+    dtype = "dtype"
+    fp8 = "fp8"
 
 
 class Profile(Enum):
@@ -187,6 +194,17 @@ class FinetuneConfig:
 
 
 @dataclass
+class ProductsConfig:
+    """Precision of the products with weights, by part of a layer. Embedding, head, routers and gates keep
+    `compute.dtype`."""
+
+    attention: Products = Products.dtype
+    """Projections of attention: dtype or fp8."""
+    feedforward: Products = Products.dtype
+    """Feed-forward layers without experts: dtype or fp8."""
+
+
+@dataclass
 class ComputeConfig:
     """Execution of the model; the mathematics stay the same."""
 
@@ -200,6 +218,7 @@ class ComputeConfig:
     parameter_dtype: Precision = Precision.float32
     """Dtype in which weight matrices are kept. An update computed in float32 is rounded to bfloat16 up or
     down at random, so that it is exact on average. Vectors, such as gains, are float32."""
+    products: ProductsConfig = field(default_factory=ProductsConfig)
     kernels: Kernels = Kernels.auto
     """Kernels of attention and experts: auto takes a library's fused kernel on `cluster.platform` where it
     has one that carries the options, and the reference elsewhere; reference or fused alone."""

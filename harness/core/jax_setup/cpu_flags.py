@@ -37,8 +37,8 @@ def cpu_env(devices: int) -> dict[str, str]:
     This replaces XLA_FLAGS, because a replay needs all of it. XLA aborts on an unknown flag, so only those
     are set that the installed one knows.
     """
-    unknown = unknown_flags(CPU_FLAGS)
-    flags = [flag for flag in CPU_FLAGS if flag not in unknown]
+    missing_flags = unknown_flags(CPU_FLAGS)
+    flags = [flag for flag in CPU_FLAGS if flag not in missing_flags]
     return {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
 
 

@@ -27,10 +27,10 @@ def newer_jax_note() -> str:
     same: what it lacks of private functions and flags is found out by trying."""
     if (_numbers() or NEWEST)[: len(NEWEST)] <= NEWEST:
         return ""
-    unknown = unknown_flags(CPU_FLAGS)
-    lost = f" Its XLA lacks {', '.join(unknown)}: slower on CPU." if unknown else ""
+    missing_flags = unknown_flags(CPU_FLAGS)
+    slowdown = f" Its XLA lacks {', '.join(missing_flags)}: slower on CPU." if missing_flags else ""
     newest = _text(NEWEST)
-    return f"jax {installed_jax()}: it is newer than {newest}, the newest tried; {_way_out()}.{lost}"
+    return f"jax {installed_jax()}: it is newer than {newest}, the newest tried; {_way_out()}.{slowdown}"
 
 
 @functools.cache

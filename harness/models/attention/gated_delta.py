@@ -105,9 +105,10 @@ class GatedDelta(nnx.Module):
 
     def _log_alpha_and_beta(self, x_BTD: Array) -> tuple[Array, Array]:
         """Return log alpha and beta, each [B, H, T]."""
-        step_BTH = project(x_BTD, self.step).astype(FLOAT32) + gather_weight(self.step_bias, FLOAT32)
+        step_BTH = project(x_BTD, self.step, exact=True).astype(FLOAT32)
+        step_BTH = step_BTH + gather_weight(self.step_bias, FLOAT32)
         log_alpha_BTH = -jnp.exp(gather_weight(self.rate, FLOAT32)) * jax.nn.softplus(step_BTH)
-        beta_BTH = jax.nn.sigmoid(project(x_BTD, self.share).astype(FLOAT32))
+        beta_BTH = jax.nn.sigmoid(project(x_BTD, self.share, exact=True).astype(FLOAT32))
         return log_alpha_BTH.swapaxes(1, 2), beta_BTH.swapaxes(1, 2)
 
 

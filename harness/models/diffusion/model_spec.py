@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.config.schema.run import Config, Kernels, ModelFamily, ModuleConfig
+from harness.config.schema.run import Config, Kernels, ModelFamily, ModuleConfig, ProductsConfig
 from harness.core.errors import UserError
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.model_spec import ModelSpec
@@ -128,5 +128,7 @@ def _check_supported(config: Config) -> None:
             "compute.kernels=fused: attention of images is written out on every platform. Choose"
             " compute.kernels=auto."
         )
+    if config.compute.products != ProductsConfig():
+        raise UserError("compute.products=fp8 is for text models; images keep compute.dtype. Leave it out.")
     if config.loss.z_loss:
         raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, but images have none. Set it to 0.")

@@ -15,6 +15,7 @@ from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Rem
 from harness.models.execution.pipeline import apply_stages
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
+from harness.parallel.sharding.split_time import join_time, split_time
 from harness.parallel.sharding.stages import has_stages
 
 POLICIES = {
@@ -80,7 +81,7 @@ def apply_layers(
     context = shared_input(rows)
     for index, layer in enumerate(stack.layers):
         x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, stack.remat)(x_BTD, context)
-    return x_BTD, {path: stats for path, stats in statistics.items() if stats is not None}
+    return join_time(x_BTD), {path: stats for path, stats in statistics.items() if stats is not None}
 
 
 def _apply_repeats(
@@ -98,7 +99,9 @@ def _apply_repeats(
                 statistics.append(layer_statistics)
             return x_BTD, statistics
 
-        return jax.lax.scan(repeat, x_BTD, stacked)
+        x_BTD = x_BTD if stack.remat is Remat.none else split_time(x_BTD)
+        x_BTD, statistics = jax.lax.scan(repeat, x_BTD, stacked)
+        return join_time(x_BTD), statistics
 
     if has_stages():
         return apply_stages(scan, stacked, x_BTD, rows, stack.microbatches)
@@ -106,10 +109,14 @@ def _apply_repeats(
 
 
 def _rematerialise(layer: Any, remat: Remat) -> LayerFunction:
+    """Return the layer, with rematerialisation between inputs and outputs that `tensor` splits in time."""
     if remat is Remat.none:
         return layer
     graph, state = nnx.split(layer)
-    plain = jax.checkpoint(
-        lambda state, x_BTD, context: nnx.merge(graph, state)(x_BTD, context), policy=POLICIES[remat]
-    )
-    return lambda x_BTD, context: plain(state, x_BTD, context)
+
+    def plain(state: nnx.State, x_BTD: Array, context: Any) -> tuple[Array, Any]:
+        y_BTD, statistics = nnx.merge(graph, state)(join_time(x_BTD), context)
+        return split_time(y_BTD), statistics
+
+    layer_with_remat = jax.checkpoint(plain, policy=POLICIES[remat])
+    return lambda x_BTD, context: layer_with_remat(state, split_time(x_BTD), context)

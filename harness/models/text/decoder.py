@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import ComputeConfig
+from harness.config.schema.run import ComputeConfig, Products
 from harness.models.execution.layer_stack import LayerStack, apply_layers, build_layers
+from harness.models.fp8 import use_fp8
 from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_rounded, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
@@ -33,6 +34,9 @@ class DecoderLayer(nnx.Module):
         self.attention = spec.attention.build(context)
         self.feedforward_norm = RMSNorm(context.shape.width, context.norm_epsilon)
         self.feedforward = spec.feedforward.build(context)
+        for part in ("attention", "feedforward"):
+            if getattr(spec.products, part) is Products.fp8:
+                use_fp8(getattr(self, part), f"compute.products.{part}")
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, RouterStats | None]:
         """Map [B, T, D] to [B, T, D] and the router's statistics, None without experts."""

@@ -135,4 +135,5 @@ def build(
     spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context, target)
     compute = decide_scan(config, spec)
     pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
-    return TextModel.assemble(replace(spec, pipeline=pipeline), compute)
+    spec = replace(spec, pipeline=pipeline, products=config.compute.products)
+    return TextModel.assemble(spec, compute)

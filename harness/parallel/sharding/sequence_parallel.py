@@ -71,6 +71,11 @@ def mean_over_shards(x: Array) -> Array:
     return x if num_shards() == 1 else jax.lax.pmean(x, SEQUENCE_AXIS)
 
 
+def max_over_shards(x: Array) -> Array:
+    """Return the maximum over the shards, equal on all of them."""
+    return x if num_shards() == 1 else jax.lax.pmax(x, SEQUENCE_AXIS)
+
+
 def all_gather_sequence(x_BT: Array) -> Array:
     """Return the full sequence [B, T, ...] on every device that shares it."""
     if num_shards() == 1:

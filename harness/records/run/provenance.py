@@ -93,6 +93,8 @@ class Facts:
     loss_unit: str = "nats a token"
     splits: dict[str, int] = field(default_factory=dict)
     """Number of parameters by the mesh axes that split them, such as `fsdp tensor`; empty: not described."""
+    fp8_parameters: int = 0
+    """Number of parameters of weights whose products have 8-bit factors."""
     saved_scores: float = 0.0
     """Attention scores of one token in all layers that the backward pass keeps; fused kernels keep none."""
     scanned: bool = False

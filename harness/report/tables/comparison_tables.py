@@ -59,7 +59,8 @@ def fairness(comparison: Comparison) -> Table:
     )
     content = make_table(columns, map(_fairness_row, rows, tokens, rates), left=2)
     sparse = any(_active_parameters(row) != MISSING for row in comparison.fairness)
-    differ = any(row.kernels != other.kernels for row in rows for other in rows if row.scale == other.scale)
+    kernels = {(row.scale, row.kernels) for row in rows}
+    differ = len(kernels) > len({row.scale for row in rows})
     unused = tuple(name for name, used in (("active", sparse), ("kernels", differ)) if not used)
     return drop_columns(content, unused)
 
