@@ -114,7 +114,8 @@ def loss_bytes(mesh: MeshConfig, gradient: bool) -> tuple[int, int]:
     lane = lane_mesh(jax.devices()[: mesh.devices], mesh)
 
     def spec(shape, dtype, *axes):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(lane, partition_spec(*axes)))
+        split = partition_spec(*axes, mesh=lane)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(lane, split))
 
     def loss(x_BTD, table_VD, target_BT):
         found: Any = loss_in_pieces(x_BTD, table_VD, target_BT, LossTerms(1e-4, 30.0))

@@ -8,7 +8,7 @@ from harness.core.errors import UserError
 from harness.estimate.clusters import GIB, cluster_from_config, described_clusters, load_cluster
 from harness.estimate.known_chips import CHIPS, find_chip
 
-SHIPPED = ["colossus1", "colossus2", "h100_16k", "h100x8", "v5p_pod"]
+SHIPPED = ["colossus1", "colossus2", "h100_16k", "h100x1", "h100x8", "v5p_pod"]
 
 OWN = """name: own
 kinds:

@@ -186,7 +186,7 @@ def test_a_parent_is_read_into_the_layout_of_its_child_without_its_moments(
     monkeypatch.setattr(
         parent_weights,
         "restore",
-        lambda run, step, state: (requests.append(state), real(run, step, state))[1],
+        lambda run, step, state, *resize: (requests.append(state), real(run, step, state, *resize))[1],
     )
     here, base = lane(run), assignment(run).provenance.facts.base
     assert base

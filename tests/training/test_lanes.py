@@ -184,7 +184,9 @@ def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
     assert train_in_turn([run], 1, attempts=2) == [State.finished]
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_on_one_core(alone, tmp_path):
+    """Slow, since only with `--optimized` both processes compile alike."""
     run = prepare(tmp_path)
     on_one_core("-m", "harness.worker", str(run.path))
     assert curve(run).equals(curve(alone))
