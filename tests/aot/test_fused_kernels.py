@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_step_with_the_fused_kernel_takes_no_memory_for_scores(folder, target, capsys):
-    """A sequence of each device in two layers of two heads, without remat. A score that is saved takes two
-    float32 values or more; four blocks of queries compute 5/8 of all keys."""
+    """A sequence of each device in two layers of two heads, without remat. A score that is saved takes a value
+    of 16 bits or more; four blocks of queries compute 5/8 of all keys."""
     step = (*LONG, f"mesh.data={DEVICES}")
     fused = asked(folder, target, TARGETS[target], step)
     written = asked(folder, target, TARGETS[target], (*step, "compute.kernels=reference"))
@@ -43,7 +43,7 @@ def test_a_step_with_the_fused_kernel_takes_no_memory_for_scores(folder, target,
     with capsys.disabled():
         peaks = f"peak {fused['peak_bytes']:,} bytes with the fused kernel, {written['peak_bytes']:,} without"
         print(f"\n{target.value}, T {T:,}, one device: {peaks}; the float32 scores are {4 * scores:,.0f}")
-    assert written["peak_bytes"] - fused["peak_bytes"] > 4 * scores
+    assert written["peak_bytes"] - fused["peak_bytes"] > 2 * scores
     assert fused["temporary_bytes"] < 4 * scores
     assert KERNELS[target] in fused["uncounted"]
     assert not any("kernel" in line for line in written["uncounted"])
