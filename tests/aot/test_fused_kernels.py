@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_step_with_the_fused_kernel_takes_no_memory_for_scores(folder, target, capsys):
-    """A sequence of each device in two layers of two heads, without remat. A score that is saved takes a value
+    """A sequence of each device in two layers of two heads, without remat. A saved score takes a value
     of 16 bits or more; four blocks of queries compute 5/8 of all keys."""
     step = (*LONG, f"mesh.data={DEVICES}")
     fused = asked(folder, target, TARGETS[target], step)
