@@ -66,3 +66,4 @@ def test_it_can_be_asked_while_another_program_is_traced(plain):
 def test_the_first_map_of_a_process_may_be_traced_inside_the_mesh_of_a_run(plain):
     with jax.sharding.use_abstract_mesh(abstract_mesh(MeshConfig(context=2))):
         shard_map_patch.preserve_auto_shardings()
+    assert gathers() == 0

@@ -1,1 +1,1 @@
-"""What a recipe sets: sizes by one word, after published rules, and durations in steps, tokens or minutes."""
+"""Recipes: sizes by one word, after published rules, and durations in steps, tokens or minutes."""

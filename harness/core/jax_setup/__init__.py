@@ -1,1 +1,1 @@
-"""What is decided before JAX is imported: version, options, flags on CPU. Nothing here imports it."""
+"""Setup of JAX before it is imported: version, options, flags on CPU. Nothing here imports it."""

@@ -1,9 +1,9 @@
 """Split of the residual stream between layers, in time over `tensor` (arXiv:2205.05198, section 4.2.2).
 
 Within a layer each device of that axis computes all tokens for its heads and hidden values. What
-rematerialisation keeps of a layer is its input, which would lie on each of them whole. Split, it takes a part
-of the memory, and nothing more is sent: a sum over the devices becomes a sum that leaves each its part, and a
-gather.
+rematerialisation keeps of a layer is its input, which would lie whole on each of them. Split, it takes a part
+of the memory. A sum over the devices becomes a sum that leaves each its part, and a gather, which together
+send as much; the backward pass gathers the input once more.
 """
 
 from __future__ import annotations

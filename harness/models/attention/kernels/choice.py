@@ -30,7 +30,7 @@ AttentionFunction = Callable[..., Array]
 
 @dataclass(frozen=True)
 class ScoreShape:
-    """What a layer asks of a kernel."""
+    """Widths of a head, and the options of its scores, that a kernel has to carry."""
 
     score_width: int
     """Width of a head's queries and keys."""
