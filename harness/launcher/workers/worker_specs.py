@@ -73,7 +73,8 @@ def shared_devices(settings: EngineConfig, blocks: Sequence[Block]) -> int:
     if settings.devices > len(devices):
         raise UserError(
             f"engine.devices={settings.devices}, but this host shows {len(devices)} {platform} "
-            f"device{'s' * (len(devices) > 1)} ({devices.origin}). Use at most as many, or engine=slurm or engine=ray for several hosts."
+            f"device{'s' * (len(devices) > 1)} ({devices.origin}). Use at most as many, or "
+            "engine=slurm or engine=ray for several hosts."
         )
     return settings.devices or len(devices)
 
