@@ -37,6 +37,18 @@ RENAMED = (
 ADDED = (
     ("model", "logit_softcap", None),
     ("model", "vocabulary_multiple", 128),
+    ("model", "block", {"name": "pre_norm", "options": {}}),
+    ("model", "norm", {"name": "rms", "options": {}}),
+    ("model", "position", {"name": "rope", "options": {}}),
+    ("model", "embedding", {"name": "table", "options": {}}),
+    ("model", "head", {"name": "linear", "options": {}}),
+    ("model", "initialisation", {"name": "fan_in", "options": {}}),
+    ("model", "scaling", {"name": "mup", "options": {}}),
+    ("model", "options", {}),
+    ("optimizer", "options", {}),
+    ("optimizer", "groups", []),
+    ("schedule", "options", {}),
+    ("schedule", "values", {}),
     ("compute", "parameter_dtype", "float32"),
     ("compute", "kernels", "auto"),
     ("compute", "products", {"attention": "dtype", "feedforward": "dtype"}),
@@ -48,6 +60,9 @@ ADDED = (
 )
 """Keys of a node that the first version did not have, and the value with which they change nothing of what it
 computed. Rows that are no token, and kernels, change only rounding."""
+
+ADDED_NODES: Mapping[str, Any] = {"objective": {"name": "next_token", "options": {}}, "metrics": []}
+"""Nodes that the first version did not have, with the same value."""
 
 NULLABLE = (("compute", "scan_layers", False),)
 """Keys that were not null in the first version, and the value that stood for what null says today."""
@@ -77,6 +92,9 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
         _move(content, key.new, key.old, {new: old for old, new in key.values.items()})
     if not content.get("loss", True):
         del content["loss"]
+    for node, neutral in ADDED_NODES.items():
+        if content.get(node) == neutral:
+            del content[node]
     for node, key, neutral in ADDED:
         if node in content and content[node].get(key, "") == neutral:
             del content[node][key]

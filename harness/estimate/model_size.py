@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.schema.run import Config, ModelFamily
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.estimate.layout_limits import LayoutLimits, layout_limits
 from harness.estimate.precision import MIXED, TrainingPrecision, run_precision
@@ -175,7 +175,7 @@ def decoder_shape(
 def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelShape:
     """Return the shape of one of our own runs, with the sizes and counts from `harness.worker.describe`."""
     shape, options = facts.shape, dict(config.model.feedforward.options)
-    moe = config.model.kind is ModelFamily.decoder and config.model.feedforward.name == "moe"
+    moe = config.model.kind == "decoder" and config.model.feedforward.name == "moe"
     experts = int(options.get("experts", 8)) if moe else 0
     # In a feed-forward, only parameters of routed experts have axes [experts, in, out].
     routed = sum(
@@ -204,7 +204,7 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         tokens=config.scale.tokens,
         precision=run_precision(config, facts),
         parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
-        table_rows=facts.table_rows if config.model.kind is ModelFamily.decoder else None,
+        table_rows=facts.table_rows if config.model.kind == "decoder" else None,
         saved_scores=facts.saved_scores,
         scanned=facts.scanned,
         limits=layout_limits(config, facts),

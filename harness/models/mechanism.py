@@ -58,11 +58,6 @@ class RouterStats(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NoOptions:
-    """Options of a mechanism that has none."""
-
-
-@dataclass(frozen=True)
 class MatmulFlops:
     """FLOPs of one token's forward pass through one layer as executed, padding and masked keys included.
 

@@ -39,7 +39,9 @@ def check_mechanisms(spec: ModelSpec) -> None:
     that they run on."""
     spec = dataclasses.replace(spec, sequence_shards=1, target=CPU)
     for kind, module in (("attention", spec.attention), ("feedforward", spec.feedforward)):
-        origins = {nested.mechanism.module.__module__.partition(".")[0] for nested in _nested_modules(module)}
+        origins = {
+            nested.entry.implementation.__module__.partition(".")[0] for nested in _nested_modules(module)
+        }
         if origins != {"harness"}:
             for context in spec.contexts[: spec.period]:
                 _check_layer(kind, module, context, spec)
@@ -62,7 +64,7 @@ def _check_layer(kind: str, mechanism: ConfiguredModule, context: LayerContext, 
         output = nnx.merge(graph, state)(*((x_BTD, rotary) if kind == "attention" else (x_BTD,)))
         return output[0] if isinstance(output, tuple) else output
 
-    name = f"model.{kind}.name={mechanism.mechanism.name}"
+    name = f"model.{kind}.name={mechanism.name}"
     _check_flop_count(name, apply, state, mechanism.executed_flops(context).total, context, spec)
     if count_parameters(module) <= MAX_EXECUTED_PARAMETERS:
         params = _init_state(module, state)

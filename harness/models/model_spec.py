@@ -10,7 +10,7 @@ from harness.config.schema.run import ModelConfig, ProductsConfig
 from harness.models.execution.pipeline import PipelineSchedule
 from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
-from harness.models.registry import ConfiguredModule, lookup
+from harness.models.registry import ATTENTION, FEEDFORWARD, ConfiguredModule
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class ModelSpec:
     @cached_property
     def attention(self) -> ConfiguredModule:
         """The configured attention. Raises UserError if no such mechanism is registered."""
-        return lookup("attention", self.config.attention)
+        return ATTENTION.lookup(self.config.attention)
 
     @cached_property
     def feedforward(self) -> ConfiguredModule:
         """The configured feed-forward layer. Raises UserError if no such mechanism is registered."""
-        return lookup("feedforward", self.config.feedforward)
+        return FEEDFORWARD.lookup(self.config.feedforward)
 
     @property
     def display_name(self) -> str:

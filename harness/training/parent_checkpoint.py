@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
-from harness.config.schema.run import Config, FinetuneMethod, ModelFamily
+from harness.config.schema.run import Config, FinetuneMethod
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
 from harness.data.text.tokenizers import load_tokenizer
@@ -137,7 +137,7 @@ def rebuild_checkpoint_model(parent: RunRef) -> Model:
 def rebuild_model(config: Config, facts: Facts) -> Model:
     """Build the model of a run from its config and the facts of its description."""
     vocabulary = facts.shape["vocabulary"]
-    if config.model.kind is ModelFamily.decoder and facts.table_rows == vocabulary:
+    if config.model.kind == "decoder" and facts.table_rows == vocabulary:
         # A run from before `model.vocabulary_multiple` has no rows past the vocabulary.
         config = replace(config, model=replace(config.model, vocabulary_multiple=1))
     return build(config, vocabulary, facts.end_token, image_size(facts.shape))

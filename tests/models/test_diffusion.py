@@ -17,7 +17,6 @@ from harness.config.schema.run import (
     LossConfig,
     MatchBy,
     ModelConfig,
-    ModelFamily,
     ModuleConfig,
     OptimizerConfig,
     Precision,
@@ -43,7 +42,7 @@ SHAPE = {"width": 8, "layers": 3, "heads": 2, "head_width": 4, "ffn": 12}
 def model_of(name, compute=None, length=6, loss=None, target=3_000, **changes):
     shape = {"patch": 2, **SHAPE, **changes}
     config = Config(
-        model=ModelConfig(kind=ModelFamily.dit, conditioning=ModuleConfig(name), **shape),
+        model=ModelConfig(kind="dit", conditioning=ModuleConfig(name), **shape),
         scale=ScaleConfig("tiny", target, 10_000, 4),
         compute=compute or ComputeConfig(),
         data=DataConfig("test", sequence_length=length),
@@ -309,7 +308,7 @@ def test_what_has_no_model_is_said(changes, said):
 
 
 def test_text_and_images_are_not_mixed_up():
-    text = Config(model=ModelConfig(kind=ModelFamily.dit), data=DataConfig("prose"))
+    text = Config(model=ModelConfig(kind="dit"), data=DataConfig("prose"))
     with pytest.raises(UserError, match="data=prose is text"):
         build(text, LABELS)
     with pytest.raises(UserError, match="Choose model=dit"):

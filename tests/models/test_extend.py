@@ -20,7 +20,7 @@ def test_each_import_is_described():
 
 
 def test_old_arguments_and_attributes_work_with_a_warning(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {k: dict(v) for k, v in registry._REGISTERED.items()})
+    monkeypatch.setitem(registry.ATTENTION.entries, "old", None)
     with pytest.warns(DeprecationWarning, match="'splits' is now called 'supports_sequence_parallel'"):
         extend.register_attention(
             "old",
@@ -30,7 +30,7 @@ def test_old_arguments_and_attributes_work_with_a_warning(monkeypatch):
             cache_bytes=lambda site, options, each: 0.0,
             splits=lambda site, options: True,
         )(grouped_query.SoftmaxAttention)
-    configured = registry.lookup("attention", ModuleConfig("old"))
+    configured = registry.ATTENTION.lookup(ModuleConfig("old"))
     assert configured.supports_sequence_parallel(CONTEXT)
     with pytest.warns(DeprecationWarning, match="'parts' is now called 'sequence_shards'"):
         assert configured.executed_flops(CONTEXT).total == 1

@@ -23,7 +23,7 @@ from harness.models.attention.mla import MLAOptions
 from harness.models.attention.window import WindowOptions
 from harness.models.kernels import CPU, KernelTarget, describe_kernels
 from harness.models.mechanism import LayerContext, ModelDims
-from harness.models.registry import lookup
+from harness.models.registry import ATTENTION
 
 B, H, G, T, K = 2, 4, 2, 256, 8
 WINDOW, SOFTCAP = 100, 3.0
@@ -185,7 +185,7 @@ PLAIN, CAPPED = ScoreOptions(), ScoreOptions(softcap=50.0, sinks=True)
 )
 def test_the_kernel_is_that_of_the_platform_where_it_carries_the_options(context, options, name, lacks):
     mechanism = {WindowOptions: "window", GQAOptions: "gqa", MLAOptions: "mla"}.get(type(options), "mha")
-    module = lookup("attention", ModuleConfig(mechanism, dataclasses.asdict(options)))
+    module = ATTENTION.lookup(ModuleConfig(mechanism, dataclasses.asdict(options)))
     kernel = module.kernel(context)
     assert kernel.name == name
     assert lacks in kernel.lacks

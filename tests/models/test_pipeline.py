@@ -19,7 +19,6 @@ from harness.config.schema.run import (
     FinetuneConfig,
     FinetuneMethod,
     ModelConfig,
-    ModelFamily,
     ModuleConfig,
     Remat,
     ScaleConfig,
@@ -124,7 +123,7 @@ def test_attention(name):
 
 def image_model(mesh=None, microbatches=1):
     config = Config(
-        model=ModelConfig(kind=ModelFamily.dit, patch=2, **SHAPE),
+        model=ModelConfig(kind="dit", patch=2, **SHAPE),
         scale=ScaleConfig("tiny", 1, 1, BATCH),
         data=DataConfig(sequence_length=4),
         compute=ComputeConfig(scan_layers=True, microbatches=microbatches),

@@ -81,7 +81,7 @@ def test_a_mistake_in_a_pattern_names_its_place(small, cycle, said):
 
 
 def test_a_users_mechanism_is_one_decorated_class(small, monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTERED", {k: dict(v) for k, v in registry._REGISTERED.items()})
+    monkeypatch.setitem(registry.ATTENTION.entries, "mine", None)
 
     @dataclass(frozen=True)
     class Options:

@@ -13,7 +13,6 @@ from harness.config.schema.run import (
     Config,
     DataConfig,
     ModelConfig,
-    ModelFamily,
     ModuleConfig,
     Precision,
     Remat,
@@ -252,7 +251,7 @@ def test_an_axis_without_devices_is_said(axis):
 
 def test_images_have_no_sequence_of_tokens():
     config = Config(
-        model=ModelConfig(kind=ModelFamily.dit, patch=2, width=16, layers=1, heads=2, head_width=8, ffn=16),
+        model=ModelConfig(kind="dit", patch=2, width=16, layers=1, heads=2, head_width=8, ffn=16),
         data=DataConfig(sequence_length=4),
         mesh=MeshConfig(context=2),
     )

@@ -51,6 +51,7 @@ _KEYS: Mapping[Range, str] = {
         """,
     NOT_NEGATIVE: """
         data.sources.*.weight data.stages.*.weights.* optimizer.learning_rate optimizer.weight_decay
+        optimizer.groups.*.learning_rate optimizer.groups.*.weight_decay
         loss.z_loss checkpoint.keep_every cluster.restart_minutes schedule.warmup_tokens
         engine.slurm.save_seconds engine.slurm.gpus engine.workers engine.devices engine.backoff_seconds
         rule.margin rule.bet_margin gate.quality gate.speed gate.memory gate.stability seed data_seed

@@ -27,13 +27,6 @@ class MatchBy(Enum):
     none = "none"
 
 
-class ModelFamily(Enum):
-    """Family of models: a text decoder, or a diffusion transformer for images."""
-
-    decoder = "decoder"
-    dit = "dit"
-
-
 class DataKind(Enum):
     """Kind of training data."""
 
@@ -168,8 +161,24 @@ class ModelConfig:
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
     norm_epsilon: float = 1e-6
-    kind: ModelFamily = ModelFamily.decoder
-    """Model family: decoder (text) or dit (images)."""
+    block: ModuleConfig = field(default_factory=lambda: ModuleConfig("pre_norm"))
+    """How attention and feed-forward layer meet the residual stream."""
+    norm: ModuleConfig = field(default_factory=lambda: ModuleConfig("rms"))
+    """Norm of the residual stream, of queries and keys, and before the head."""
+    position: ModuleConfig = field(default_factory=lambda: ModuleConfig("rope"))
+    """Frequencies by which positions rotate queries and keys."""
+    embedding: ModuleConfig = field(default_factory=lambda: ModuleConfig("table"))
+    """What the layers read of the tokens, from the rows of the embedding table."""
+    head: ModuleConfig = field(default_factory=lambda: ModuleConfig("linear"))
+    """Logits from the output of the last layer."""
+    initialisation: ModuleConfig = field(default_factory=lambda: ModuleConfig("fan_in"))
+    """Distribution from which parameters are drawn."""
+    scaling: ModuleConfig = field(default_factory=lambda: ModuleConfig("mup"))
+    """Rule that carries learning rates from `base_width` to this width."""
+    kind: str = "decoder"
+    """Registered model family: decoder (text), dit (images), or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a model family of your own."""
     conditioning: ModuleConfig = field(default_factory=lambda: ModuleConfig("adaptive_norm"))
     """Conditioning of a diffusion transformer on time and label."""
     patch: int = 4
@@ -280,6 +289,22 @@ class DataConfig:
 
 
 @dataclass
+class OptimizerGroupConfig:
+    """Parameters with an optimizer, rate or decay of their own. What is null is that of the whole run."""
+
+    match: str = MISSING
+    """Paths with `*`, such as `*.attention.*` or `embedding`, or `vectors` or `matrices`."""
+    name: str | None = None
+    """Registered optimizer."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the optimizer that `name` gives."""
+    learning_rate: float | None = None
+    """Factor of the run's learning rate."""
+    weight_decay: float | None = None
+    """Weight decay of the group."""
+
+
+@dataclass
 class OptimizerConfig:
     """Optimizer and its hyperparameters."""
 
@@ -300,6 +325,10 @@ class OptimizerConfig:
     moment_dtype: Precision = Precision.float32
     """Dtype in which the moments of weight matrices are kept; bfloat16 rounds them as
     `compute.parameter_dtype` rounds matrices."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of an optimizer that has its own. Those of adamw, lion and muon are the keys above."""
+    groups: list[OptimizerGroupConfig] = field(default_factory=list)
+    """Parameters with an optimizer or settings of their own; the first group that matches counts."""
 
 
 @dataclass
@@ -335,6 +364,10 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    objective: ModuleConfig = field(default_factory=lambda: ModuleConfig("next_token"))
+    """What is minimised. Runs are compared by their loss of held-out data all the same."""
+    metrics: list[ModuleConfig] = field(default_factory=list)
+    """Scalars of your own, recorded at each step or evaluation."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

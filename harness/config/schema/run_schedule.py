@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -19,6 +20,11 @@ class ScheduleConfig:
     """Number of tokens with a rising rate; null: `warmup`."""
     cooldown: float = 0.15
     """Share of the run's steps with a falling rate at the end (wsd)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a schedule of your own."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Schedule `{name, options}` of other numbers by their key, such as `optimizer.weight_decay`: factors
+    over the run."""
     floor: float = 0.0
     """Final learning rate as a share of the peak."""
     branches: list[float] = field(default_factory=list)

@@ -44,7 +44,7 @@ def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
     key = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
     module = options.for_layer(context)
     if module.period != 1:
-        raise UserError(f"{key}.name={module.mechanism.name} is a pattern itself. List its layers instead.")
+        raise UserError(f"{key}.name={module.name} is a pattern itself. List its layers instead.")
     try:
         return module.build(context)
     except UserError as error:

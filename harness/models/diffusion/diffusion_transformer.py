@@ -44,7 +44,7 @@ class DiffusionTransformer(nnx.Module):
         shape = spec.shape
         D, I = shape.width, shape.values
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
-        self.extra, self.grid = spec.conditioning.mechanism.module.extra, shape.grid
+        self.extra, self.grid = spec.conditioning.entry.implementation.extra, shape.grid
         self.microbatches = spec.pipeline.microbatches
         self.embedding = weight((I, D), (None, "width"), fan_in=I)
         self.time_in = weight((TIME_FEATURES, D), (None, "width"), fan_in=TIME_FEATURES)

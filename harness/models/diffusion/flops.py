@@ -30,7 +30,7 @@ def _layer_matmuls(spec: ImageModelSpec) -> list[MatmulFlops]:
     matmuls = []
     for context in spec.contexts:
         branches = attention_flops(context, spec.tokens) + spec.feedforward.executed_flops(context)
-        if spec.conditioning.mechanism.module.gated:
+        if spec.conditioning.entry.implementation.gated:
             branches = MatmulFlops(branches.weights + branches.final, branches.activations)
         branches *= spec.tokens / spec.shape.patches
         layer = branches + spec.conditioning.executed_flops(context)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.config.schema.run import Config, Kernels, ModelFamily, ModuleConfig, ProductsConfig
+from harness.config.schema.run import Config, Kernels, ModuleConfig, ProductsConfig
 from harness.core.errors import UserError
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.model_spec import ModelSpec
-from harness.models.registry import ConfiguredModule, lookup
+from harness.models.registry import CONDITIONING, ConfiguredModule
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ImageModelSpec(ModelSpec):
     @cached_property
     def conditioning(self) -> ConfiguredModule:
         """The configured conditioning. Raises UserError if no such mechanism is registered."""
-        return lookup("conditioning", self.config.conditioning)
+        return CONDITIONING.lookup(self.config.conditioning)
 
     @property
     def display_name(self) -> str:
@@ -67,7 +67,7 @@ class ImageModelSpec(ModelSpec):
     @property
     def tokens(self) -> int:
         """Number of tokens per image that the layers process."""
-        return self.shape.patches + self.conditioning.mechanism.module.extra
+        return self.shape.patches + self.conditioning.entry.implementation.extra
 
     @property
     def head_context(self) -> LayerContext:
@@ -83,10 +83,9 @@ def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tu
             f"model.kind=dit is for images, but data={config.data.name} is text. Choose data=digits, "
             "or model=decoder."
         )
-    if model.kind is not ModelFamily.dit:
+    if model.kind != "dit":
         raise UserError(
-            f"model.kind={model.kind.value} is for text, but data={config.data.name} is images. "
-            "Choose model=dit."
+            f"model.kind={model.kind} is for text, but data={config.data.name} is images. Choose model=dit."
         )
     height, width, _ = image
     if model.patch < 1 or height % model.patch or width % model.patch:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from harness.config.registry import NoOptions
 from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
 from harness.models.feedforward.expert_parallel import apply_experts
@@ -20,7 +21,7 @@ from harness.models.feedforward.routing import route, update_router_bias
 from harness.models.feedforward.swiglu import SwiGLU, matmul_flops
 from harness.models.kernels import KernelChoice
 from harness.models.layers import gather_weight, project
-from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions, RouterStats
+from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
 from harness.models.parameters import constant, weight
 from harness.models.registry import register_feedforward
 

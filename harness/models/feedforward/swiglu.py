@@ -6,8 +6,9 @@ import jax
 from flax import nnx
 from jax import Array
 
+from harness.config.registry import NoOptions
 from harness.models.layers import project
-from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
 from harness.models.registry import register_feedforward
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import LOSS_PIECE_VALUES, Config, ModelFamily
+from harness.config.schema.run import LOSS_PIECE_VALUES, Config
 from harness.models import diffusion, flops, sizing
 from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
@@ -123,7 +123,7 @@ def build(
     `end_token` ends a document, for a config that masks documents. `image` is the height, width and channels
     of image data; None for text.
     """
-    if config.model.kind is ModelFamily.dit or image is not None:
+    if config.model.kind == "dit" or image is not None:
         return diffusion.build(config, vocabulary, image)
     length = config.data.sequence_length
     check_divides({"context": config.mesh.context}, "time", length)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import jax
 from jax import Array
 
+from harness.config.registry import NoOptions
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import project, rms_normalise
-from harness.models.mechanism import LayerContext, MatmulFlops, NoOptions
+from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import zeros
 from harness.models.registry import register_conditioning
 
