@@ -139,14 +139,17 @@ class _Visits:
         """Return the seconds of each timed step of one visit."""
         import jax
 
+        from harness.training.step_inputs import resting_inputs
+
         if self._loaded is None or self._loaded[0] != variant:
             self._load(variant)
         assert self._loaded is not None
         _, state, batches = self._loaded
-        step, seconds = self._programs[variant].step, []
+        programs, seconds = self._programs[variant], []
+        step, inputs = programs.step, resting_inputs(programs.config, clock=programs.has_clock)
         for index in range(WARMUP_STEPS + steps):
             start = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, batches[index % CACHED_BATCHES], 0.0))
+            state, _ = jax.block_until_ready(step(state, batches[index % CACHED_BATCHES], inputs))
             seconds.append(time.perf_counter() - start)
         self._loaded = variant, state, batches
         return seconds[WARMUP_STEPS:]

@@ -21,8 +21,9 @@ from harness.training.output.checkpointer import Checkpointer
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import RunWriter
 from harness.training.programs.run_programs import RunPrograms
-from harness.training.schedule import Segment, learning_rate
+from harness.training.schedule import Segment
 from harness.training.step import METRICS, TrainState
+from harness.training.step_inputs import step_inputs
 
 
 class Diverged(Exception):
@@ -98,9 +99,10 @@ def train_segment(
             run_io.profiler.toggle()
             buffer.restart_clock()
         batch, tokens_MBT1 = buffer.read_batch(step)
-        rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
+        inputs = step_inputs(config, segment, step, clock=programs.has_clock)
+        rate = inputs.learning_rate
         with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):  # no cost unless a trace runs
-            state, metrics = programs.step(progress.state, tokens_MBT1, rate)
+            state, metrics = programs.step(progress.state, tokens_MBT1, inputs)
         buffer.add_step(step + 1, rate, metrics)
         example_hash = update_example_hash(progress.example_hash, batch.ids_B)
         stream = progress.stream.update(batch.ids_B.astype("<u8").tobytes()) if progress.stream else None

@@ -1,4 +1,4 @@
-"""Optimizer step, as a pure function of (state, batch, learning rate)."""
+"""Optimizer step, as a pure function of (state, batch, scalars of the step)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, RouterStats
 from harness.training.optimizers.stored_dtypes import round_like, widen
+from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
 
@@ -31,7 +32,7 @@ experts (1: balanced). `expert_dropped`: share of all assignments dropped for la
 """
 
 StepResult = tuple[TrainState, Float[Array, " metrics"]]
-Step = Callable[[TrainState, Int[Array, "M B T1"], Float[Array, ""]], StepResult]
+Step = Callable[[TrainState, Int[Array, "M B T1"], StepInputs], StepResult]
 
 
 def make_step(
@@ -48,7 +49,7 @@ def make_step(
     all are trainable).
     """
 
-    def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], learning_rate: Float[Array, ""]):
+    def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], inputs: StepInputs):
         trainable, frozen = split_trainable(state.params, trainable_paths)
 
         def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"]):
@@ -60,7 +61,7 @@ def make_step(
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
         wide = widen(trainable)
         updates, moments = optimizer.update(clipped, state.optimizer, wide)
-        new_params = jax.tree.map(lambda p, u: p - learning_rate * u, wide, updates)
+        new_params = jax.tree.map(lambda p, u: p - inputs.learning_rate * u, wide, updates)
         new_params = model.update_after_step(new_params | frozen, router_stats)
         params = round_like(new_params, state.params, state.optimizer)
         return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(router_stats)])

@@ -28,6 +28,7 @@ from harness.training.output.checkpointer import Checkpointer
 from harness.training.output.run_writer import RunWriter
 from harness.training.programs.run_programs import make_run_programs
 from harness.training.schedule import Segment
+from harness.training.step_inputs import StepInputs
 from tests.prepared import prepare_run
 
 ROUNDS = 6
@@ -52,7 +53,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         tokens = lane.put_batch(reader.get(first))
         metrics, start = None, time.perf_counter()
         for _ in range(steps):
-            state, metrics = lane.step(state, tokens, 1e-3)
+            state, metrics = lane.step(state, tokens, StepInputs(1e-3))
         jax.block_until_ready((state, metrics))
         results["bare"].append((time.perf_counter() - start) / steps)
 
@@ -70,7 +71,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         results["save"].append(time.perf_counter() - start)
         state, start = here.state, time.perf_counter()
         for _ in range(steps):
-            state, metrics = lane.step(state, tokens, 1e-3)
+            state, metrics = lane.step(state, tokens, StepInputs(1e-3))
         jax.block_until_ready((state, metrics))
         saver.wait()
         results["after"].append(time.perf_counter() - start - steps * results["bare"][-1])

@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from harness.config.compose import CONF_FOLDER, register_schema, to_resolved_config
+from harness.training.step_inputs import StepInputs
 
 register_schema()
 
@@ -46,7 +47,7 @@ def train(node: DictConfig) -> None:
     state, rows = TrainState(params, optimizer.init(params)), []
     for t in range(course.last):
         rate = config.optimizer.learning_rate * learning_rate(config.schedule, course, t)
-        state, metrics = step(state, jnp.asarray(sampler.batch(t).tokens_BT)[None], rate)
+        state, metrics = step(state, jnp.asarray(sampler.batch(t).tokens_BT)[None], StepInputs(rate))
         rows.append([t + 1, *map(float, metrics)])
         if t + 1 in at:
             for name, domain in heldout.items():

@@ -19,6 +19,7 @@ from harness.records.run.status import State
 from harness.training.optimizers.muon import hidden_matrices
 from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import METRICS, TrainState, make_step
+from harness.training.step_inputs import StepInputs
 from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train
 
@@ -42,7 +43,7 @@ def one_step(microbatches, *overrides):
     params = jax.tree.map(jnp.asarray, model.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(model, config.optimizer, optimizer))
-    return model, params, *step(TrainState(params, optimizer.init(params)), tokens, 0.01)
+    return model, params, *step(TrainState(params, optimizer.init(params)), tokens, StepInputs(0.01))
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from harness.training.output.checkpointer import restore
 from harness.training.parent_weights import load_parent_weights, load_weights
 from harness.training.run import train_run
 from harness.training.step import make_step
+from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import make_trainable, split_trainable
 from harness.worker.describe import describe
 from tests.training.finetuning import EXPERTS, METHODS, SHORT, SMALL, model_of
@@ -122,7 +123,7 @@ def test_what_moves_without_a_gradient_rests_where_its_layer_rests(method):
     tokens_MBT1 = np.random.default_rng(1).integers(0, 257, (1, 8, 33))
     step = jax.jit(make_step(trainable, config.optimizer, optimizer, trainable.trainable_paths))
     state = make_state(params, optimizer.init(split_trainable(params, trainable.trainable_paths)[0]))
-    after, _ = step(state, tokens_MBT1, 1e-3)
+    after, _ = step(state, tokens_MBT1, StepInputs(1e-3))
     biases = {path for path in params if path.endswith("bias")}
     moved = {path for path in biases if not np.array_equal(params[path], after.params[path])}
     assert len(biases) == 2
@@ -139,7 +140,7 @@ def test_without_finetuning_the_step_is_the_one_it_was():
     state = jax.eval_shape(lambda p: (p, optimizer.init(p)), params)
     tokens = jax.ShapeDtypeStruct((1, 8, 33), np.int32)
     texts = [
-        str(jax.make_jaxpr(step)(make_state(*state), tokens, 1.0))
+        str(jax.make_jaxpr(step)(make_state(*state), tokens, StepInputs(1.0)))
         for step in (
             make_step(model, config.optimizer, optimizer),
             make_step(trainable, config.optimizer, optimizer, None),
@@ -229,9 +230,8 @@ def test_a_step_on_eight_devices_moves_the_factors_as_on_one(parent, tmp_path):
         here = lane(child(parent, tmp_path / name, "lora", *mesh))
         base = assignment(RunDir(tmp_path / name / "sweep" / "xs" / "mha" / "seed0")).provenance.facts.base
         assert base
-        state, _ = here.step(
-            here.init_state(load_parent_weights(base, here)), here.put_batch(here.get_batch(0)), 1e-3
-        )
+        start, batch = here.init_state(load_parent_weights(base, here)), here.put_batch(here.get_batch(0))
+        state, _ = here.step(start, batch, StepInputs(1e-3))
         moved.append(jax.device_get(state.params))
     for path in moved[0]:  # a first step of Adam is 1e-3 long, whatever the gradient
         np.testing.assert_allclose(moved[0][path], moved[1][path], rtol=0, atol=1e-6 if "lora" in path else 0)

@@ -33,6 +33,7 @@ from harness.training.optimizers import optimizer as optimizer
 from harness.training.optimizers.muon import hidden_matrices
 from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
+from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params
 
 BASE, WIDTHS = 32, (64, 128, 256)
@@ -89,7 +90,7 @@ def lowered_step(built: Model, name: str = "adamw") -> jax.stages.Lowered:
     state = TrainState(params, jax.eval_shape(descent.init, params))
     tokens = jax.ShapeDtypeStruct((1, BATCH, LENGTH + 1), jnp.int32)
     step = make_step(built, OPTIMIZERS[name], descent)
-    return jax.jit(step).lower(state, tokens, jax.ShapeDtypeStruct((), jnp.float32))
+    return jax.jit(step).lower(state, tokens, StepInputs(jax.ShapeDtypeStruct((), jnp.float32)))
 
 
 @functools.cache
@@ -135,7 +136,7 @@ def changes(optimizer: str, width: int, base: int | None) -> dict[str, float]:
         params: Any = built.init(seed)
         state, before = TrainState(params, start(params)), look(params)
         for tokens in batches()[:STEPS]:
-            state, _ = step(state, tokens, np.float32(RATE))
+            state, _ = step(state, tokens, StepInputs(np.float32(RATE)))
         found.append(jax.tree.map(lambda a, b: np.asarray(a - b), look(state.params), before))
     logits = [change["logits"] - change["logits"].mean(axis=-1, keepdims=True) for change in found]
     common = np.mean([np.mean(one * other) for one, other in itertools.combinations(logits, 2)])

@@ -6,6 +6,7 @@ import pytest
 
 from harness.records.run.status import State
 from harness.training.output.checkpointer import restore
+from harness.training.step_inputs import StepInputs
 from tests.training.runs import curve, lane, prepare, train
 
 LAYERS = (
@@ -44,8 +45,9 @@ def test_stages_train_as_one_device_and_share_checkpoints(tmp_path, optimizer):
             assert np.array_equal(one, other)
     # A step from the same checkpoint on both meshes.
     batch = wide.get_batch(30)
+    inputs = StepInputs(1e-3)
     losses = [
-        np.asarray(each.step(restore(run, 30, each.abstract_state()), each.put_batch(batch), 1e-3)[1])[0]
+        np.asarray(each.step(restore(run, 30, each.abstract_state()), each.put_batch(batch), inputs)[1])[0]
         for each in (wide, narrow)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-5)

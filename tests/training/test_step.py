@@ -10,6 +10,7 @@ from harness.config.compose import compose
 from harness.models import TextModel, build
 from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
+from harness.training.step_inputs import StepInputs
 from tests.training.runs import TINY
 
 CONFIG = compose(list(TINY))
@@ -23,7 +24,7 @@ def one_step(microbatches: int, z_loss: float = 0.0):
     params = jax.tree.map(jnp.asarray, MODEL.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(MODEL, CONFIG.optimizer, optimizer, z_loss=z_loss))
-    return step(TrainState(params, optimizer.init(params)), tokens, 0.01)
+    return step(TrainState(params, optimizer.init(params)), tokens, StepInputs(0.01))
 
 
 def largest_mean_gap(one, other):

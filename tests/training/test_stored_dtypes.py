@@ -27,6 +27,7 @@ from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.run import train_run
 from harness.training.step import TrainState, _mean_gradient, make_step
+from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import make_trainable
 from harness.worker.describe import _state_bytes
 from tests.inspection.saved import at_start
@@ -146,7 +147,8 @@ def test_a_step_goes_to_a_neighbour_of_where_float32_goes():
         start = {path: jnp.asarray(x).astype(rounded[path]) for path, x in model.init(0).items()}
         params = {path: x.astype(trainable.dtypes[path]) for path, x in start.items()}
         step = jax.jit(make_step(trainable, config.optimizer, optimizer))
-        ends.append(step(TrainState(params, optimizer.init(params)), tokens_MBT1, jnp.float32(1e-3)))
+        inputs = StepInputs(jnp.float32(1e-3))
+        ends.append(step(TrainState(params, optimizer.init(params)), tokens_MBT1, inputs))
     (state, metrics), (exact, exact_metrics) = ends
     assert metrics[0] == exact_metrics[0]
     assert float(metrics[1]) == pytest.approx(float(exact_metrics[1]), rel=2e-3)

@@ -137,8 +137,8 @@ class _Replay:
 def _replay(step_range: StepRange, programs: RunPrograms) -> _Replay:
     """Train the steps of the range again, and evaluate where the run did."""
     from harness.data import update_example_hash
-    from harness.training.schedule import learning_rate
     from harness.training.step import METRICS
+    from harness.training.step_inputs import step_inputs
 
     segment, config = _segment(step_range), step_range.run_ref.config
     state, example_hash = _initial_state(step_range, programs)
@@ -146,11 +146,12 @@ def _replay(step_range: StepRange, programs: RunPrograms) -> _Replay:
     replay.evaluations += _evaluate(step_range, programs, segment, step_range.first, state)
     for step in range(step_range.first, step_range.last):
         batch = programs.get_batch(step)
-        rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
-        state, metrics = programs.step(state, programs.put_batch(batch), rate)
+        inputs = step_inputs(config, segment, step, clock=programs.has_clock)
+        state, metrics = programs.step(state, programs.put_batch(batch), inputs)
         example_hash = update_example_hash(example_hash, batch.ids_B)
         values = map(float, np.asarray(metrics))  # models without experts lack the last two
-        row = {"step": step + 1} | dict(zip(METRICS, values, strict=False)) | {"learning_rate": rate}
+        row = {"step": step + 1} | dict(zip(METRICS, values, strict=False))
+        row["learning_rate"] = inputs.learning_rate
         replay.rows.append(row | _counters(programs, step + 1))
         replay.evaluations += _evaluate(step_range, programs, segment, step + 1, state)
         if step + 1 in step_range.checkpoint_steps:

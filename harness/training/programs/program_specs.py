@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import P
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
@@ -18,6 +19,7 @@ from harness.config.schema.run import Config
 from harness.models import Model
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.training.step import Step, TrainState, make_step
+from harness.training.step_inputs import StepInputs, resting_inputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, make_trainable, split_trainable
 
 
@@ -59,15 +61,24 @@ class ProgramSpecs:
         return make_step(model, config.optimizer, self.optimizer, model.trainable_paths, config.loss.z_loss)
 
     @property
-    def step_arguments(self) -> tuple[TrainState, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        """Arguments of `step`: state (which it may overwrite), tokens, learning rate."""
+    def step_arguments(self) -> tuple[TrainState, jax.ShapeDtypeStruct, StepInputs]:
+        """Arguments of `step`: state (which it may overwrite), tokens, and the step's scalars."""
         tokens = jax.ShapeDtypeStruct(self.batch_shape, jnp.int32, sharding=self.batch_sharding)
-        return self.state, tokens, self.scalar
+        inputs = resting_inputs(self.config, clock=self.has_clock)
+        return self.state, tokens, jax.tree.map(lambda scalar: self._scalar(np.asarray(scalar).dtype), inputs)
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether anything in the run asks for the place of a step."""
+        return False
 
     @property
     def scalar(self) -> jax.ShapeDtypeStruct:
         """Float32 scalar, replicated on every device."""
-        return jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        return self._scalar(jnp.float32)
+
+    def _scalar(self, dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((), dtype, sharding=NamedSharding(self.mesh, P()))
 
     @property
     def microbatch(self) -> jax.ShapeDtypeStruct:

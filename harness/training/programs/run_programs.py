@@ -26,6 +26,7 @@ from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.program_specs import ProgramSpecs, batch_parts
 from harness.training.programs.stored_executable import Device
 from harness.training.step import TrainState
+from harness.training.step_inputs import StepInputs
 from harness.training.trainable.draw_params import draw_params
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
@@ -85,9 +86,15 @@ class RunPrograms:
         tokens_BT1 = batch.tokens_BT
         return put_sharded(tokens_BT1.reshape(self._specs.batch_shape), self._specs.batch_sharding)
 
-    def step(self, state: TrainState, tokens_MBT1: jax.Array, learning_rate: float):
+    def step(self, state: TrainState, tokens_MBT1: jax.Array, inputs: StepInputs):
         """Return (state, metrics) after one update. The argument `state` is donated."""
-        return self._program_step(state, tokens_MBT1, np.float32(learning_rate))
+        scalars = inputs._replace(learning_rate=np.float32(inputs.learning_rate))
+        return self._program_step(state, tokens_MBT1, scalars)
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether anything in the run asks for the place of a step (`StepInputs.clock`)."""
+        return self._specs.has_clock
 
     def copy(self, state: TrainState) -> TrainState:
         """Copy the state for a background save, since the next step may donate the original."""

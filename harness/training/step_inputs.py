@@ -1,0 +1,38 @@
+"""What a step is given beside the state and the batch: the learning rate, and what else changes by step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.config.schema.run import Config
+from harness.models.step_clock import StepClock
+from harness.training.schedule import Segment, learning_rate
+
+
+class StepInputs(NamedTuple):
+    """Scalars of one update. They are arguments of the compiled step, so runs of every length share it."""
+
+    learning_rate: Any
+    """Learning rate of this update."""
+    clock: StepClock | None = None
+    """Place of the step; None if nothing in the run asks for it."""
+    values: dict[str, Any] = {}
+    """Other numbers of the config that change over the run, by key (`schedule.values`)."""
+
+
+def step_inputs(config: Config, segment: Segment, step: int, *, clock: bool) -> StepInputs:
+    """Return the inputs of the update from `step` to `step + 1`; `clock`: whether the run asks for its."""
+    rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
+    if not clock:
+        return StepInputs(rate)
+    progress = np.float32(step / segment.last)
+    place = StepClock(np.int32(step), progress, np.uint32(config.seed % 2**32), np.int32(0))
+    return StepInputs(rate, place)
+
+
+def resting_inputs(config: Config, *, clock: bool) -> StepInputs:
+    """Return inputs of a first step whose learning rate is 0: for their types, and to time steps."""
+    inputs = step_inputs(config, Segment(0, 1, 0, 0), 0, clock=clock)
+    return inputs._replace(learning_rate=np.float32(0))
