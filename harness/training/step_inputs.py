@@ -18,7 +18,7 @@ class StepInputs(NamedTuple):
     """Learning rate of this update."""
     clock: StepClock | None = None
     """Place of the step; None if nothing in the run asks for it."""
-    values: dict[str, Any] = {}
+    values: dict[str, Any] | None = None
     """Other numbers of the config that change over the run, by key (`schedule.values`)."""
 
 
