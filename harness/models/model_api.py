@@ -20,6 +20,7 @@ from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import learning_rate_scale, relative_width
 from harness.models.parameters import ParamSpec, Stacking, init_param, param_specs, sort_by_path
+from harness.models.step_clock import StepClock
 
 Params = dict[str, Array]
 
@@ -157,10 +158,16 @@ class Model(ABC):
 
     @abstractmethod
     def loss(
-        self, params: Params, rows_BR: Int[Array, "B R"], /, z_loss: float
+        self, params: Params, rows_BR: Int[Array, "B R"], /, z_loss: float, clock: StepClock | None = None
     ) -> tuple[Float[Array, ""], dict[str, Any]]:
         """Return the loss that is minimised, and a dict of its parts. `loss` is the mean of `token_losses`;
-        `signals` holds the RouterStats of layers with experts, by stored path."""
+        `signals` holds the RouterStats of layers with experts, by stored path. `clock`: the place of the
+        step, for a model that asks for it (`asks_clock`)."""
+
+    @property
+    def asks_clock(self) -> bool:
+        """Whether training depends on the place of a step in its run."""
+        return False
 
     def update_after_step(self, params: Params, signals: Mapping[str, RouterStats]) -> Params:
         """Return the parameters after the updates without a gradient, from the step's mean statistics."""

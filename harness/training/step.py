@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, RouterStats
+from harness.models.step_clock import StepClock
 from harness.training.optimizers.stored_dtypes import round_like, widen
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
@@ -52,11 +53,11 @@ def make_step(
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], inputs: StepInputs):
         trainable, frozen = split_trainable(state.params, trainable_paths)
 
-        def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"]):
-            return model.loss(trainable | frozen, tokens_BT1, z_loss)
+        def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"], clock: StepClock | None):
+            return model.loss(trainable | frozen, tokens_BT1, z_loss, clock)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1)
+        (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1, inputs.clock)
         norm = optax.tree.norm(grads)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
         wide = widen(trainable)
@@ -69,24 +70,27 @@ def make_step(
     return step
 
 
-def _mean_gradient(gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"]):
+def _mean_gradient(
+    gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"], clock: StepClock | None
+):
     """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches, in float32."""
     count = tokens_MBT1.shape[0]
 
-    def micro_batch(tokens_BT1):
-        (_, parts), grads = gradient(params, tokens_BT1)
+    def micro_batch(tokens_BT1, clock):
+        (_, parts), grads = gradient(params, tokens_BT1, clock)
         return (parts["loss"], parts["signals"]), widen(grads)
 
     if count == 1:
-        return micro_batch(tokens_MBT1[0])
-    (loss, router_stats), _ = jax.eval_shape(micro_batch, tokens_MBT1[0])
+        return micro_batch(tokens_MBT1[0], clock)
+    (loss, router_stats), _ = jax.eval_shape(micro_batch, tokens_MBT1[0], clock)
     zero_outputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, router_stats))
     zero = (zero_outputs, jax.tree.map(jnp.zeros_like, widen(params)))
 
-    def add(total, tokens_BT1):
-        return jax.tree.map(jnp.add, total, micro_batch(tokens_BT1)), None
+    def add(total, batch):
+        return jax.tree.map(jnp.add, total, micro_batch(*batch)), None
 
-    total, _ = jax.lax.scan(add, zero, tokens_MBT1)
+    clocks_M = clock and jax.vmap(lambda index: clock._replace(microbatch=index))(jnp.arange(count))
+    total, _ = jax.lax.scan(add, zero, (tokens_MBT1, clocks_M))
     return jax.tree.map(lambda x: x / count, total)
 
 

@@ -18,6 +18,7 @@ from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, 
 from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
 from harness.models.model_api import Model, Params
+from harness.models.step_clock import StepClock
 
 HEADER_WORDS = 4
 """Words of a row before the pixels."""
@@ -62,7 +63,7 @@ class ImageModel(Model):
         return jnp.mean(jnp.square(predicted_BTI - examples.velocity_BTI), axis=-1)
 
     def loss(
-        self, params: Params, rows_BR: Int[Array, "B R"], z_loss: float
+        self, params: Params, rows_BR: Int[Array, "B R"], z_loss: float, clock: StepClock | None = None
     ) -> tuple[Float[Array, ""], dict[str, Any]]:
         """Return the mean over patches, and a dict with it. `z_loss` has no effect: there are no logits."""
         loss = jnp.mean(self.token_losses(params, rows_BR))

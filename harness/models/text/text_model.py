@@ -18,6 +18,7 @@ from harness.models.kernels import KernelTarget
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
+from harness.models.step_clock import StepClock
 from harness.models.text.cross_entropy import (
     LossTerms,
     MeanLoss,
@@ -66,7 +67,7 @@ class TextModel(Model):
         return self._losses(params, tokens_BT1, 0.0)[0].loss_BT
 
     def loss(
-        self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float
+        self, params: Params, tokens_BT1: Int[Array, "B T+1"], z_loss: float, clock: StepClock | None = None
     ) -> tuple[Float[Array, ""], dict[str, Any]]:
         """Return the loss that is minimised, and a dict of its parts. `loss` is the mean cross-entropy per
         token in float32 nats; `z` is the mean squared log-partition (arXiv:2204.02311, section 5), weighted

@@ -70,7 +70,7 @@ class ProgramSpecs:
     @property
     def has_clock(self) -> bool:
         """Whether anything in the run asks for the place of a step."""
-        return False
+        return self.model.asks_clock
 
     @property
     def scalar(self) -> jax.ShapeDtypeStruct:
