@@ -17,6 +17,7 @@ from harness.models import attention, feedforward
 from harness.models.diffusion import ImageModel, ImageModelDims, image_size
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.model_api import Model
+from harness.models.norms import dynamic_tanh, layer_norm, rms
 from harness.models.parameters import ParamSpec
 from harness.models.text.text_model import TextModel, build
 
@@ -32,6 +33,9 @@ __all__ = [
     "TextModel",
     "attention",
     "build",
+    "dynamic_tanh",
     "feedforward",
     "image_size",
+    "layer_norm",
+    "rms",
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from operator import add
 from typing import NamedTuple
 
 from jax import Array
 
 from harness import moved
+from harness.config.schema.run import ModuleConfig
 from harness.models.kernels import CPU, KernelTarget
+from harness.models.norms.registry import NORMS, ConfiguredNorm, Norm
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,15 @@ class LayerContext:
     """True if attention stays within a document."""
     target: KernelTarget = CPU
     """Platform and dtype that kernels are chosen for."""
+    configured_norm: ConfiguredNorm = field(default_factory=lambda: NORMS.lookup(ModuleConfig("rms")))
+    """Norm that `norm` builds."""
     sequences = property(lambda context: getattr(context, moved.current_name("sequences")))
     parts = property(lambda context: getattr(context, moved.current_name("parts")))
+
+    def norm(self, size: int, axis: str | None = "width") -> Norm:
+        """Build the norm of `model.norm` over a last axis of this size. `axis` is its logical name; None for
+        an axis inside a head or a latent."""
+        return self.configured_norm.build(size, axis, self)
 
 
 class RouterStats(NamedTuple):

@@ -41,13 +41,19 @@ def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_lengt
     the nearest.
     """
     spec = ModelSpec(model, plain_dims(model, target, vocabulary), sequence_length)
-    plain = dataclasses.replace(model, attention=ModuleConfig("mha"), feedforward=ModuleConfig("swiglu"))
+    plain = dataclasses.replace(
+        model,
+        attention=ModuleConfig("mha"),
+        feedforward=ModuleConfig("swiglu"),
+        norm=ModuleConfig("rms"),
+    )
     return match_ffn_width(spec, plain, target, count_non_embedding, model_flops).shape
 
 
 def count_non_embedding(spec: ModelSpec) -> int:
     """Return the number of parameters of all layers and the final norm."""
-    return spec.shape.width + count_layer_parameters(spec, DecoderLayer)
+    final_norm = spec.context(spec.shape.layers).norm(spec.shape.width)
+    return count_parameters(final_norm) + count_layer_parameters(spec, DecoderLayer)
 
 
 def count_layer_parameters(spec: SpecT, layer: Callable[[SpecT, int], nnx.Module]) -> int:

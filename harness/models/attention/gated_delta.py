@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.layers import RMSNorm, Rotary, gather_weight, project
+from harness.models.layers import Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import constant, weight
 from harness.models.registry import register_attention
@@ -87,7 +87,7 @@ class GatedDelta(nnx.Module):
         self.step = weight((D, H), ("width", "heads"), fan_in=D)
         self.share = weight((D, H), ("width", "heads"), fan_in=D)
         self.rate, self.step_bias = constant(H, "heads", RATE), constant(H, "heads", STEP)
-        self.norm = RMSNorm(K, context.norm_epsilon, None)
+        self.norm = context.norm(K, None)
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:

@@ -22,7 +22,7 @@ from harness.models.attention.kernels.choice import (
     executed_mixing,
 )
 from harness.models.attention.kernels.softmax import mean_visible_keys
-from harness.models.layers import RMSNorm, Rotary, project
+from harness.models.layers import Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
 from harness.models.registry import register_attention
@@ -86,13 +86,13 @@ class LatentAttention(nnx.Module):
         self.kernel = choose_attention(context, _scores(context, options))
         self.query = weight((D, H, K + J), ("width", "heads", None), fan_in=D)
         self.latent = weight((D, C), ("width", None), fan_in=D)
-        self.latent_norm = RMSNorm(C, context.norm_epsilon, None)
+        self.latent_norm = context.norm(C, None)
         self.shared_key = weight((D, J), ("width", None), fan_in=D)
         self.key = weight((C, H, K), (None, "heads", None), fan_in=C)
         self.value = weight((C, H, K), (None, "heads", None), fan_in=C)
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
-        self.query_norm = RMSNorm(K + J, context.norm_epsilon, None) if context.qk_norm else None
-        self.key_norm = RMSNorm(J, context.norm_epsilon, None) if context.qk_norm else None
+        self.query_norm = context.norm(K + J, None) if context.qk_norm else None
+        self.key_norm = context.norm(J, None) if context.qk_norm else None
 
     def __call__(self, x_BTD: Array, rotary: Rotary) -> Array:
         """Map [B, T, D] to [B, T, D]; every (K / J)th frequency of `rotary` rotates the J shared numbers."""

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from harness.models.attention.grouped_query import SoftmaxAttention
-from harness.models.layers import RMSNorm, Rotary, project
+from harness.models.layers import Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.norms.registry import Norm
 
 
 class FullAttention(SoftmaxAttention):
@@ -26,7 +27,7 @@ class FullAttention(SoftmaxAttention):
         mixed_BHTK = jnp.einsum("bhts,bhsk->bhtk", weight_BHTS.astype(value_BHSK.dtype), value_BHSK)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
-    def _normed(self, x_BTHK: Array, norm: RMSNorm | None) -> Array:
+    def _normed(self, x_BTHK: Array, norm: Norm | None) -> Array:
         return norm(x_BTHK) if norm else x_BTHK
 
 

@@ -113,6 +113,11 @@ def _check_supported(config: Config) -> None:
             f"model.feedforward.name={model.feedforward.name} is not supported for diffusion transformers. "
             "Leave model.feedforward at swiglu."
         )
+    if model.norm != ModuleConfig("rms"):
+        raise UserError(
+            f"model.norm.name={model.norm.name} is not supported: a diffusion transformer's norms belong to its"
+            " conditioning. Leave model.norm at rms."
+        )
     if model.base_width is not None:
         raise UserError(
             f"model.base_width={model.base_width} is not supported: learning rates of diffusion "
