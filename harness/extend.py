@@ -21,10 +21,29 @@ Building blocks:
 - `weight`, `zeros`, `constant`, `gain`: declare a parameter of random values, zeros, one constant, or ones.
 - `project`: x @ weight on any mesh. `gather_weight`: a parameter as an array in compute precision.
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
+- `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
+  `recur`: outputs of a state that each token updates, token by token.
+- `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`: a variant overrides one of its
+  steps, `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`.
+- `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps.
+- `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its
+  tokens: a variant overrides `scores`, `choose`, `apply` or `auxiliary`, and is registered by
+  `register_experts`, which is `register_feedforward` with the balance and the kernel of `MoE`.
 """
 
 from harness.core.errors import UserError
+from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention
+from harness.models.attention.kernels.scores import (
+    attention_scores,
+    best_keys,
+    softmax_weights,
+    visible_keys,
+    weighted_values,
+)
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
+from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
+from harness.models.feedforward.routing import Routing
+from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.layers import RMSNorm, Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.parameters import constant, gain, weight, zeros
@@ -34,26 +53,43 @@ from harness.models.registry import (
     register_conditioning,
     register_feedforward,
 )
+from harness.models.sequence.recurrence import recur
+from harness.models.sequence.time_shift import ShortConvolution, shift_time
 
 __all__ = [
     "BranchModulation",
     "Conditioning",
     "ConfiguredModule",
+    "GroupedOptions",
     "LayerContext",
     "MatmulFlops",
+    "MoE",
+    "MoEOptions",
     "ModelDims",
     "RMSNorm",
     "Rotary",
     "RouterStats",
+    "Routing",
+    "ShortConvolution",
+    "SoftmaxAttention",
+    "SwiGLU",
     "UserError",
+    "attention_scores",
+    "best_keys",
     "constant",
     "gain",
     "gather_weight",
     "num_branches",
     "project",
+    "recur",
     "register_attention",
     "register_conditioning",
+    "register_experts",
     "register_feedforward",
+    "shift_time",
+    "softmax_weights",
+    "visible_keys",
     "weight",
+    "weighted_values",
     "zeros",
 ]

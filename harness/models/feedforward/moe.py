@@ -4,8 +4,9 @@ scores highest, and the shared experts. Every expert is a SwiGLU of width `ffn`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
 from harness.models.feedforward.expert_parallel import apply_experts
 from harness.models.feedforward.ragged import choose_experts, computed_rows
-from harness.models.feedforward.routing import route, update_router_bias
+from harness.models.feedforward.routing import Routing, route, update_router_bias
 from harness.models.feedforward.swiglu import SwiGLU, matmul_flops
 from harness.models.kernels import KernelChoice
 from harness.models.layers import gather_weight, project
@@ -108,21 +109,27 @@ def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: Rout
     return {"bias": update_router_bias(params["bias"], signals.load_E, options.balance_rate)}
 
 
-@register_feedforward(
-    "moe",
-    MoEOptions,
-    model_flops=_model_flops,
-    executed_flops=_executed_flops,
-    inactive_parameters=lambda context, options: (
-        3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
-    ),
-    update_after_step=_update_bias,
-    kernel=_kernel,
-    # A queue needs the full sequence in order.
-    supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
-)
+def register_experts(name: str, options: type, **costs: Any) -> Callable[..., Any]:
+    """Return the decorator that registers a mixture of experts that extends `MoE`, with its balance and its
+    kernel; `costs` that are left out are counted."""
+    return register_feedforward(
+        name,
+        options,
+        inactive_parameters=lambda context, options: (
+            3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
+        ),
+        update_after_step=_update_bias,
+        kernel=_kernel,
+        # A queue needs the full sequence in order.
+        supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
+        **costs,
+    )
+
+
+@register_experts("moe", MoEOptions, model_flops=_model_flops, executed_flops=_executed_flops)
 class MoE(nnx.Module):
-    """Map [B, T, D] to [B, T, D] and RouterStats."""
+    """Map [B, T, D] to [B, T, D] and RouterStats. A variant overrides one step: `scores`, `choose`, `apply`
+    or `auxiliary`."""
 
     def __init__(self, context: LayerContext, options: MoEOptions):
         D, F, E, L = context.shape.width, context.shape.ffn, options.experts, context.shape.layers
@@ -139,19 +146,31 @@ class MoE(nnx.Module):
 
     def __call__(self, x_BTD: Array) -> tuple[Array, RouterStats]:
         """Map [B, T, D] to [B, T, D] and the statistics of this layer's router."""
-        options = self.options
-        # Scores in float32: rounding to bfloat16 could change a token's experts.
-        scores_BTE = jax.nn.sigmoid(project(x_BTD.astype(FLOAT32), self.router))
-        bias_E = None if self.bias is None else gather_weight(self.bias, FLOAT32)
-        routing = route(scores_BTE, bias_E, options.top_k)
-        capacity = None
-        if options.dispatch == "capacity":
-            T = x_BTD.shape[1]
-            capacity = queue_rows(T, options.experts, options.top_k, options.capacity_factor)
-        y_BTD, dropped = apply_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity, self.fused)
+        scores_BTE = self.scores(x_BTD)
+        routing = self.choose(scores_BTE)
+        y_BTD, dropped = self.apply(x_BTD, routing)
         if self.shared is not None:
             y_BTD = y_BTD + self.shared(x_BTD)
-        auxiliary = (
-            options.balance_rate * routing.load_balance_loss if options.balance == "auxiliary" else None
-        )
-        return y_BTD, RouterStats(routing.load_E, dropped, auxiliary)
+        return y_BTD, RouterStats(routing.load_E, dropped, self.auxiliary(scores_BTE, routing))
+
+    def scores(self, x_BTD: Array) -> Array:
+        """Return the float32 scores [B, T, E] of the experts, here sigmoids."""
+        # Scores in float32: rounding to bfloat16 could change a token's experts.
+        return jax.nn.sigmoid(project(x_BTD.astype(FLOAT32), self.router))
+
+    def choose(self, scores_BTE: Array) -> Routing:
+        """Return the experts of each token, and their weights."""
+        bias_E = None if self.bias is None else gather_weight(self.bias, FLOAT32)
+        return route(scores_BTE, bias_E, self.options.top_k)
+
+    def apply(self, x_BTD: Array, routing: Routing) -> tuple[Array, Array]:
+        """Return the weighted sum of the chosen experts' outputs, and the dropped fraction of assignments."""
+        options, capacity = self.options, None
+        if options.dispatch == "capacity":
+            capacity = queue_rows(x_BTD.shape[1], options.experts, options.top_k, options.capacity_factor)
+        return apply_experts(x_BTD, routing, (self.gate, self.up, self.down), capacity, self.fused)
+
+    def auxiliary(self, scores_BTE: Array, routing: Routing) -> Array | None:
+        """Return the term added to the loss; None adds nothing."""
+        options = self.options
+        return options.balance_rate * routing.load_balance_loss if options.balance == "auxiliary" else None

@@ -1,0 +1,1 @@
+"""Movement along a sequence: shifts, short convolutions, recurrences."""
