@@ -1,6 +1,7 @@
 """The base of all softmax attention: projections, norms, positions, costs.
 
-A variant chooses the number of key-value heads and the keys that a query sees; most need nothing else.
+A variant chooses the number of key-value heads and the keys that a query sees; most need nothing else. Others
+override one step: `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from harness.models.attention.kernels.choice import (
     executed_mixing,
 )
 from harness.models.attention.kernels.softmax import mean_visible_keys
-from harness.models.layers import RMSNorm, Rotary, gather_weight, project
+from harness.models.layers import Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
+from harness.models.norms.registry import Norm
 from harness.models.parameters import constant, weight
 from harness.models.registry import register_attention
 
@@ -69,7 +71,7 @@ class SoftmaxAttention(nnx.Module):
         self.key = weight((D, G, K), ("width", kv_axis, None), fan_in=D)
         self.value = weight((D, G, K), ("width", kv_axis, None), fan_in=D)
         self.output = weight((H, K, D), ("heads", None, "width"), fan_in=H * K, depth=context.shape.layers)
-        norm = (lambda: RMSNorm(K, context.norm_epsilon, None)) if context.qk_norm else (lambda: None)
+        norm = (lambda: context.norm(K, None)) if context.qk_norm else (lambda: None)
         self.query_norm, self.key_norm = norm(), norm()
         self.sink = constant(H, "heads", 0.0) if options.sinks else None
         self.kernel = choose_attention(context, _scores(context, options))
@@ -80,17 +82,34 @@ class SoftmaxAttention(nnx.Module):
 
     def attend_heads(self, x_BTD: Array, rotary: Rotary) -> Array:
         """Return the outputs of the heads before the output projection, [B, T, H, K]."""
-        query_BHTK = self._rotated(project(x_BTD, self.query), self.query_norm, rotary)
-        key_BGTK = self._rotated(project(x_BTD, self.key), self.key_norm, rotary)
-        value_BGTK = project(x_BTD, self.value).swapaxes(1, 2)
+        return self.mix(*self.heads(x_BTD, rotary), rotary).swapaxes(1, 2)
+
+    def heads(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Array, Array]:
+        """Return queries [B, H, T, K], keys and values [B, G, T, K], normalised and rotated."""
+        query_BTHK, key_BTGK, value_BTGK = self.project_heads(x_BTD, rotary)
+        query_BHTK = self._normalised(query_BTHK, self.query_norm)
+        key_BGTK = self._normalised(key_BTGK, self.key_norm)
+        return self.rotate(query_BHTK, rotary), self.rotate(key_BGTK, rotary), value_BTGK.swapaxes(1, 2)
+
+    def project_heads(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Array, Array]:
+        """Return queries [B, T, H, K], keys and values [B, T, G, K] as they are projected. `rotary` tells the
+        documents."""
+        return project(x_BTD, self.query), project(x_BTD, self.key), project(x_BTD, self.value)
+
+    def rotate(self, x_BHTK: Array, rotary: Rotary) -> Array:
+        """Rotate queries or keys by their positions."""
+        return rotary(x_BHTK)
+
+    def mix(self, query_BHTK: Array, key_BGTK: Array, value_BGTK: Array, rotary: Rotary) -> Array:
+        """Return the values [B, H, T, K], mixed by the softmax of the scores."""
         sink_H = None if self.sink is None else gather_weight(self.sink, jnp.dtype(jnp.float32))
         score_arguments = (self.window, self.softcap, sink_H, rotary.document_BT)
         attention = attention_function(self.kernel, rotary.sequence_shards)
-        return attention(query_BHTK, key_BGTK, value_BGTK, *score_arguments).swapaxes(1, 2)
+        return attention(query_BHTK, key_BGTK, value_BGTK, *score_arguments)
 
-    def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
+    def _normalised(self, x_BTHK: Array, norm: Norm | None) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)
-        return rotary(norm(x_BHTK) if norm else x_BHTK)
+        return norm(x_BHTK) if norm else x_BHTK
 
 
 def model_flops(context: LayerContext, options: ScoreOptions) -> float:

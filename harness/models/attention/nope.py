@@ -5,7 +5,7 @@ from __future__ import annotations
 from jax import Array
 
 from harness.models.attention import grouped_query
-from harness.models.layers import RMSNorm, Rotary
+from harness.models.layers import Rotary
 
 
 @grouped_query.register_softmax("nope", grouped_query.GroupedOptions)
@@ -16,6 +16,6 @@ class UnpositionedAttention(grouped_query.SoftmaxAttention):
     them.
     """
 
-    def _rotated(self, x_BTHK: Array, norm: RMSNorm | None, rotary: Rotary) -> Array:
-        x_BHTK = x_BTHK.swapaxes(1, 2)
-        return norm(x_BHTK) if norm else x_BHTK
+    def rotate(self, x_BHTK: Array, rotary: Rotary) -> Array:
+        """Return queries or keys as they are."""
+        return x_BHTK
