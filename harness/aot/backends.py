@@ -22,7 +22,7 @@ from harness.aot.protocol import CompileStats, Target
 from harness.aot.tpu_slices import check_slice
 from harness.aot.train_step import StepFactory, state_bytes, trace_step
 from harness.core.errors import UserError
-from harness.models.flops import count_jaxpr_flops, subjaxprs, unread_kernels
+from harness.models.counting.jaxpr import ProductCount, count_jaxpr, subjaxprs
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 
 PROPAGATION_PIPELINE = "builtin.module(sdy-propagation-pipeline)"
@@ -50,15 +50,16 @@ def analyze_abstract(factory: StepFactory, topology: str) -> CompileStats:
     platform = config.cluster.platform
     module = traced_step.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
     propagate_shardings(module)
+    products = count_jaxpr(traced_step.jaxpr.jaxpr)
     return CompileStats(
         target=Target.abstract,
         platform=f"abstract mesh, lowered for {platform}",
         devices=mesh.size,
         seconds=time.monotonic() - start,
         state_bytes=state_bytes(specs),
-        dot_flops=float(count_jaxpr_flops(traced_step.jaxpr.jaxpr)),
+        dot_flops=float(products.total),
         reshards=count_reshards(traced_step.jaxpr.jaxpr),
-        uncounted=_not_read(unread_kernels(traced_step.jaxpr.jaxpr)),
+        uncounted=_left_out(products),
     )
 
 
@@ -166,6 +167,11 @@ def _with_counts(stats: CompileStats, compiled: jax.stages.Compiled) -> CompileS
         ],
         trusted=stats.target is not Target.cpu,
     )
+
+
+def _left_out(products: ProductCount) -> list[str]:
+    uneven = ["all but the largest branch of each cond"] if products.uneven_branches else []
+    return [*_not_read(products.kernels), *uneven]
 
 
 def _not_read(kernels: Iterable[str]) -> list[str]:

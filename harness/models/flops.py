@@ -1,14 +1,6 @@
-"""FLOPs per token: in closed form from the mechanisms' own counts, and counted in a jaxpr."""
+"""FLOPs per token, from the mechanisms' own counts."""
 
 from __future__ import annotations
-
-import itertools
-import math
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import jax
-from jax.interpreters import partial_eval
 
 from harness.config.schema.run import Remat
 from harness.models.mechanism import MatmulFlops
@@ -84,71 +76,3 @@ def training_flops(forward: float, layers: list[MatmulFlops], remat: Remat, inpu
 
 def _head_flops(spec: ModelSpec) -> float:
     return 2.0 * spec.shape.width * spec.shape.vocabulary
-
-
-def count_function_flops(function: Callable[..., Any], *abstract_args: Any) -> int:
-    """Count the FLOPs of all matrix products in the function's jaxpr, times the lengths of the enclosing
-    scans.
-
-    A product whose result is unused is not counted, because XLA removes it. Raises ValueError for a `while`
-    or `cond` that contains products: the jaxpr does not tell how often they run.
-    """
-    return count_jaxpr_flops(jax.make_jaxpr(function)(*abstract_args).jaxpr)
-
-
-def count_jaxpr_flops(jaxpr: Any) -> int:
-    """Count the FLOPs of a traced jaxpr, as `count_function_flops`, without those of `unread_kernels`. On a
-    mesh, return those of one device: devices that hold different shards share a product, and devices that
-    hold the same data each execute it."""
-    return _count(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
-
-
-def unread_kernels(jaxpr: Any) -> list[str]:
-    """Return the names of the kernels of libraries in a traced jaxpr: it does not tell what they execute."""
-    names: dict[str, None] = {}
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in _KERNELS:
-            names[equation.params[_KERNELS[equation.primitive.name]]] = None
-        else:
-            inner_names = map(unread_kernels, subjaxprs(equation.params))
-            names |= dict.fromkeys(itertools.chain(*inner_names))
-    return [*names]
-
-
-_KERNELS = {"pallas_call": "name", "ffi_call": "target_name"}
-"""Primitives of kernels, and the parameter with a kernel's name."""
-
-
-def _count(jaxpr: Any) -> int:
-    return sum(map(_count_equation, jaxpr.eqns))
-
-
-def _count_equation(equation: Any) -> int:
-    name = equation.primitive.name
-    if name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        contracted_size = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        return 2 * contracted_size * math.prod(equation.outvars[0].aval.shape) // _sharing_devices(equation)
-    if name in _KERNELS:
-        return 0
-    nested = sum(map(_count, subjaxprs(equation.params)))
-    if nested and name in ("while", "cond"):
-        raise ValueError(f"matrix products inside a {name} cannot be counted")
-    return nested * (equation.params["length"] if name == "scan" else 1)
-
-
-def _sharing_devices(equation: Any) -> int:
-    """Return the number of devices that share a product; 1 without a mesh or if shapes are per device."""
-    shardings = [operand.aval.sharding for operand in equation.invars]
-    entries = [entry for sharding in shardings for entry in sharding.spec if entry]
-    axes = {name for entry in entries for name in ((entry,) if isinstance(entry, str) else entry)}
-    return math.prod(shardings[0].mesh.shape[name] for name in axes)
-
-
-def subjaxprs(params: dict[str, Any]) -> Iterator[Any]:
-    """Yield the jaxprs in an equation's parameters."""
-    for value in params.values():
-        for candidate in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(candidate, "jaxpr", candidate)
-            if hasattr(inner, "eqns"):
-                yield inner

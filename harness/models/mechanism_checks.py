@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.models.kernels import CPU
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext

@@ -16,7 +16,7 @@ from harness.aot.protocol import CompileRequest, Target
 from harness.aot.train_step import executed_flops, step_factory
 from harness.config.compose import compose
 from harness.core.errors import UserError
-from harness.models.flops import count_jaxpr_flops
+from harness.models.counting.jaxpr import count_jaxpr_flops
 from harness.plan.compilers.trainable_mesh import planned_memory
 from harness.records.run.config_file import write_config
 from harness.worker.describe import describe

@@ -16,7 +16,7 @@ from harness.estimate.model_size import decoder_shape
 from harness.estimate.precision import FLOAT32
 from harness.estimate.roofline import step_traffic
 from harness.models import build
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.training.programs.program_specs import ProgramSpecs
 

@@ -12,7 +12,7 @@ import pytest
 from harness.config.schema import run as schema
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import ComputeConfig, Precision
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.models.text import cross_entropy
 from harness.models.text.cross_entropy import LossTerms, loss_in_pieces
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings, partition_spec

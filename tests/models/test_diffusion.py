@@ -26,10 +26,10 @@ from harness.config.schema.run import (
 from harness.core.errors import UserError
 from harness.data.images.image_corpus import TIME_UNITS, pack_rows
 from harness.models import ImageModel, build
+from harness.models.counting.jaxpr import count_function_flops
 from harness.models.diffusion import flow
 from harness.models.diffusion.diffusion_transformer import TIME_FEATURES
 from harness.models.diffusion.flow import integrate_euler, patchify, unpatchify
-from harness.models.flops import count_function_flops
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 from tests.models.reference import rms_norm, silu

@@ -10,7 +10,7 @@ import pytest
 from harness.config.schema import run as schema
 from harness.config.schema.cluster import MeshConfig
 from harness.core.errors import UserError
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.models.text import cross_entropy
 from harness.models.text.embedding import lookup_rows
 from harness.parallel.sharding.axis_rules import (

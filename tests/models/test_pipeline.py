@@ -25,7 +25,7 @@ from harness.config.schema.run import (
 )
 from harness.core.errors import UserError
 from harness.models import build
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS

@@ -22,7 +22,7 @@ from harness.core.errors import UserError
 from harness.models import build
 from harness.models.attention.kernels.ring import mean_computed_keys_ring, num_hops
 from harness.models.attention.kernels.softmax import causal_mask
-from harness.models.flops import count_function_flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS, OF_EACH

@@ -26,6 +26,7 @@ from harness.config.schema.run import (
 )
 from harness.core.errors import UserError
 from harness.models import ImageModel, Model, ParamSpec, RouterStats, flops
+from harness.models.counting.jaxpr import count_function_flops
 from harness.models.layers import DTYPES
 from harness.models.mup import expert_matrix, learning_rate_scale, relative_width
 from harness.training.optimizers.muon import as_matrix, hidden_matrices
@@ -116,7 +117,7 @@ class TrainableModel:
         def loss(trainable: Params, frozen: Params, tokens_BT1: Array) -> Array:
             return self.loss(trainable | frozen, tokens_BT1, 0.0)[0]
 
-        total = flops.count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens)
+        total = count_function_flops(jax.value_and_grad(loss), trainable, frozen, tokens)
         return total / (sequences * length)
 
     def merged_params(self, params: Params) -> Params:

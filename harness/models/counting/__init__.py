@@ -1,0 +1,1 @@
+"""How many FLOPs does a traced program take?"""
