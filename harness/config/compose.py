@@ -18,6 +18,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
+from harness.config.questions.question_files import question_files
+from harness.config.questions.question_group import GROUP, register_group
 from harness.config.recipes.sizes import as_scale, check_recipe, learning_rate_of
 from harness.config.schema.run import Config, field_type, to_config
 from harness.config.value_checks import check_values
@@ -169,19 +171,22 @@ def _as_hydra_reads(override: str) -> str:
 
 
 def register_schema() -> None:
-    """Register the schema with Hydra, as the base of conf/config.yaml, and the resolvers of conf/."""
+    """Register with Hydra the schema, which is the base of conf/config.yaml, the resolvers of conf/, and the
+    questions."""
     ConfigStore.instance().store(name="base_config", node=Config, provider="harness")
     for name, function in RESOLVERS.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
+    register_group()
 
 
 def config_groups() -> dict[str, list[str]]:
-    """Return the groups of the conf/ that ships with the harness, each with its options."""
-    return {
+    """Return the groups that ship with the harness, each with its options."""
+    groups = {
         folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
         for folder in CONF_FOLDER.iterdir()
         if folder.is_dir() and not folder.name.startswith("_")
     }
+    return groups | {GROUP: sorted([*groups[GROUP], *question_files()])}
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def _similar_keys(key: str) -> Iterable[str]:
 def _schema_keys() -> tuple[str, ...]:
     leaves = flatten(Config())
     nodes = {leaf[:end] for leaf in leaves for end in (m.start() for m in re.finditer(r"\.", leaf))}
-    return (*sorted({*leaves, *nodes}), "experiment")
+    return (*sorted({*leaves, *nodes}), "experiment", "question")
 
 
 def _explain_override(error: BaseException) -> str | None:

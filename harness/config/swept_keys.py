@@ -12,7 +12,7 @@ from harness.config.parse_overrides import parse_overrides
 from harness.config.run_identity import VOLATILE
 from harness.core.errors import UserError
 
-AXES = ("variant", "scale", "seed", "member")
+AXES = ("variant", "question", "scale", "seed", "member")
 """Keys that name a run; with a key below them, such as `variant.name`."""
 ONE_VALUE = {
     **dict.fromkeys(VOLATILE, "it does not change what a run learns. Start a command for each value"),
@@ -73,7 +73,7 @@ def _check(others: Sequence[str], swept: Sequence[str], is_tuned: bool) -> None:
             f"{key} has several values, but a size needs a name. Write conf/scale/NAME.yaml for each, and "
             "sweep scale=NAME,NAME."
         )
-    second = [*others[1:], *(axis for axis in swept if axis in ("variant", "member"))]
+    second = [*others[1:], *(axis for axis in swept if axis in ("variant", "question", "member"))]
     if second:
         tune = " tune=lr tunes the learning rate of each variant." if TUNED in others else ""
         raise UserError(

@@ -2,7 +2,8 @@
 
 Python looks for them wherever it looks for any module, and then in the current folder: last, so that a file
 there hides no other module, and only for the listed names and for what those modules import by statement. Any
-other module is not found there.
+other module is not found there. The questions that ship with the harness, `experiments.questions`, are found
+from everywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from harness.config.questions.question_files import EXPERIMENTS, QUESTIONS
+
 _names: set[str] = set()
 """Packages and top-level modules that may be found in the current folder."""
 
@@ -33,9 +36,43 @@ class _CurrentFolderFinder:
         return PathFinder.find_spec(name, [os.getcwd()]) if path is None and name in _names else None
 
 
-def find_in_current_folder(names: Sequence[str]) -> None:
-    """Let Python find these modules, and what they import, in the current folder too, behind every other
-    place."""
+class _PackageFinder:
+    """Finder of one package without an `__init__.py`, in a folder that Python does not search."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return the spec of the package; None for any other module."""
+        if name != self._name:
+            return None
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(self._folder)]
+        return spec
+
+
+_QUESTIONS_PACKAGE = f"{EXPERIMENTS.name}.{QUESTIONS.name}"
+_QUESTIONS_FINDER = _PackageFinder(_QUESTIONS_PACKAGE, QUESTIONS)
+_EXPERIMENTS_FINDER = _PackageFinder(EXPERIMENTS.name, EXPERIMENTS)
+
+
+def question_file(name: str) -> Path | None:
+    """Return the file of a module that is a question of the harness; None if it is not one."""
+    package, _, parts = name.partition(f"{_QUESTIONS_PACKAGE}.")
+    file = QUESTIONS.joinpath(*parts.split(".")).with_suffix(".py")
+    return file if parts and not package and file.is_file() else None
+
+
+def find_modules(names: Sequence[str]) -> None:
+    """Let Python find these modules: questions of the harness before all others of their name, and what lies
+    in the current folder behind every other place."""
+    _find_in_current_folder([name for name in names if question_file(name) is None])
+    if any(map(question_file, names)) and _QUESTIONS_FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _QUESTIONS_FINDER)  # pyright: ignore[reportArgumentType]
+        sys.meta_path.append(_EXPERIMENTS_FINDER)  # pyright: ignore[reportArgumentType]
+
+
+def _find_in_current_folder(names: Sequence[str]) -> None:
     _names.update(_top_level(name) for name in names)
     _names.update(imported_packages(names))
     if names and _CurrentFolderFinder not in sys.meta_path:
@@ -53,7 +90,8 @@ def source_paths(names: Sequence[str]) -> list[Path]:
 def imported_packages(names: Sequence[str]) -> dict[str, Path]:
     """Return the file or folder of each top-level module that the listed modules import, directly or through
     each other, outside installed packages."""
-    nested = [_top_level(name) for name in names if name.count(".") > 1]  # its relative imports may go up
+    own = [name for name in names if name.count(".") > 1 and question_file(name) is None]
+    nested = [_top_level(name) for name in own]  # whose relative imports may go up
     packages = {name: path for name in nested if (path := _users_path(name)) is not None}
     waiting = [path for name in names if (path := _source_path(name)) is not None]
     while waiting:
@@ -65,7 +103,10 @@ def imported_packages(names: Sequence[str]) -> dict[str, Path]:
 
 
 def _source_path(module: str) -> Path | None:
-    """Return the folder of a module in a package, or a top-level module's file; None if there is none."""
+    """Return the folder of a module in a package, or the file of a top-level module or of a question; None if
+    there is none."""
+    if question := question_file(module):
+        return question
     top, *submodules = module.split(".")
     for entry in (*map(Path, sys.path), Path.cwd()):
         path = entry.joinpath(top, *submodules)
@@ -113,7 +154,9 @@ def _installed_folders() -> tuple[Path, ...]:
 
 def origin_of(name: str) -> str:
     """Return the file or folder from which a module would be imported; '' if there is none. Runs nothing: of
-    `package.module` it is the package's."""
+    `package.module` it is the package's, unless it is a question."""
+    if question := question_file(name):
+        return str(question)
     top = _top_level(name)
     try:
         spec = importlib.util.find_spec(top) or PathFinder.find_spec(top, [os.getcwd()])

@@ -24,7 +24,7 @@ from jax import Array
 from harness import moved
 from harness.config.registry import Configured, Registry
 from harness.config.schema import run
-from harness.config.users_modules import find_in_current_folder
+from harness.config.users_modules import find_modules
 from harness.core.errors import UserError
 from harness.models.kernels import KernelChoice
 from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
@@ -140,7 +140,7 @@ register_conditioning = functools.partial(register_mechanism, CONDITIONING, **_N
 
 def import_modules(config: run.Config) -> None:
     """Import the modules listed in `config.imports`. Raises UserError for one that fails."""
-    find_in_current_folder(config.imports)
+    find_modules(config.imports)
     for name in config.imports:
         try:
             importlib.import_module(name)

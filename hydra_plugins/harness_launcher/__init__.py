@@ -1,5 +1,5 @@
 """Hydra 1.3 plugins: a launcher that trains a sweep with harness.launcher, and a sweeper that knows the word
-`size`. Hydra finds them by their place in `hydra_plugins`.
+`size` and questions. Hydra finds them by their place in `hydra_plugins`.
 
 Hydra imports this file at the start of every program in the environment, so it imports nothing but Hydra. A
 `hydra_plugins/__init__.py` would hide other launchers, so there is none. Hydra runs the file before the
@@ -64,7 +64,16 @@ class SweeperConfig(BasicSweeperConf):
 
 
 class HarnessSweeper(BasicSweeper):
-    """Hydra's own sweeper, for experiments whose `params` may say `size`."""
+    """Hydra's own sweeper, for experiments whose `params` may say `size`, and for questions, each of which it
+    joins with its control."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch the jobs of these overrides."""
+        from harness.config.questions.question_sweep import with_control
+
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        return super().sweep(with_control(arguments, self._parse_config(), loader))
 
     def _parse_config(self) -> list[str]:
         from harness.config.recipes.sizes import as_scale

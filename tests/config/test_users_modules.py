@@ -67,8 +67,8 @@ def test_the_code_hash_follows_every_module_that_a_mechanism_imports(folder):
 
 FIND = """
 import importlib
-from harness.config.users_modules import find_in_current_folder
-find_in_current_folder(["my_ops"])
+from harness.config.users_modules import find_modules
+find_modules(["my_ops"])
 print(importlib.import_module("my_constants").TWO)
 import json, polars
 try:

@@ -1,14 +1,15 @@
 """Users' modules that a command may run because a recorded run lists them in `imports`.
 
 A config that came from somebody else names code to run. A command that imports it asks first, unless this
-user trained the sweep: training stores in the cache folder which modules it imported, and from where.
+user trained the sweep: training stores in the cache folder which modules it imported, and from where. The
+questions of the harness are its own code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config.users_modules import origin_of
+from harness.config.users_modules import origin_of, question_file
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
@@ -34,7 +35,7 @@ def check_trusted(*runs: RunRef, trust: bool) -> None:
 
 
 def _origins(imports: Sequence[str]) -> dict[str, str]:
-    return {name: origin_of(name) for name in imports}
+    return {name: origin_of(name) for name in imports if question_file(name) is None}
 
 
 def _stored(sweep: SweepDir) -> dict[str, str]:
