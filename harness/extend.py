@@ -14,6 +14,7 @@ Contract:
 - `RouterStats`: load, dropped tokens and auxiliary loss of a layer with experts.
 - `ConfiguredModule`: a mechanism with its options. In options, `tuple[ConfiguredModule, ...]` is a list of
   `{name, options}` nodes.
+- `NO_PERIOD`: the `period` of a mechanism of which no two layers are alike.
 - `UserError`: raise it for options that cannot work. The message names the key, the value and the way out.
 
 Building blocks:
@@ -25,7 +26,8 @@ Building blocks:
   `recur`: outputs of a state that each token updates, token by token.
 - `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`: a variant overrides one of its
   steps, `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`.
-- `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps.
+- `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps;
+  `block_means`, `own_block`, `earlier_blocks`, `spread_blocks`: by blocks of keys.
 - `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its
   tokens: a variant overrides `scores`, `choose`, `apply` or `auxiliary`, and is registered by
   `register_experts`, which is `register_feedforward` with the balance and the kernel of `MoE`.
@@ -33,6 +35,7 @@ Building blocks:
 
 from harness.core.errors import UserError
 from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention
+from harness.models.attention.kernels.blocks import block_means, earlier_blocks, own_block, spread_blocks
 from harness.models.attention.kernels.scores import (
     attention_scores,
     best_keys,
@@ -45,7 +48,7 @@ from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
 from harness.models.feedforward.routing import Routing
 from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.layers import RMSNorm, Rotary, gather_weight, project
-from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
+from harness.models.mechanism import NO_PERIOD, LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.parameters import constant, gain, weight, zeros
 from harness.models.registry import (
     ConfiguredModule,
@@ -66,6 +69,7 @@ __all__ = [
     "MoE",
     "MoEOptions",
     "ModelDims",
+    "NO_PERIOD",
     "RMSNorm",
     "Rotary",
     "RouterStats",
@@ -76,10 +80,13 @@ __all__ = [
     "UserError",
     "attention_scores",
     "best_keys",
+    "block_means",
     "constant",
+    "earlier_blocks",
     "gain",
     "gather_weight",
     "num_branches",
+    "own_block",
     "project",
     "recur",
     "register_attention",
@@ -88,6 +95,7 @@ __all__ = [
     "register_feedforward",
     "shift_time",
     "softmax_weights",
+    "spread_blocks",
     "visible_keys",
     "weight",
     "weighted_values",

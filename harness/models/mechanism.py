@@ -43,6 +43,8 @@ class LayerContext:
     """True if attention stays within a document."""
     target: KernelTarget = CPU
     """Platform and dtype that kernels are chosen for."""
+    rope_base: float = 10_000.0
+    """Base of the rotary frequencies."""
     configured_norm: ConfiguredNorm = field(default_factory=lambda: NORMS.lookup(ModuleConfig("rms")))
     """Norm that `norm` builds."""
     sequences = property(lambda context: getattr(context, moved.current_name("sequences")))
@@ -52,6 +54,10 @@ class LayerContext:
         """Build the norm of `model.norm` over a last axis of this size. `axis` is its logical name; None for
         an axis inside a head or a latent."""
         return self.configured_norm.build(size, axis, self)
+
+
+NO_PERIOD = 10_000
+"""`period` of a mechanism of which no two layers are alike: such layers are not scanned."""
 
 
 class RouterStats(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.models.attention.kernels import scores, softmax
+from harness.models.attention.kernels import blocks, scores, softmax
 from harness.models.layers import Rotary
 from harness.models.parameters import param_specs
 from harness.models.sequence.recurrence import recur
@@ -89,3 +89,20 @@ def test_a_recurrence_starts_again_at_each_document():
             is_new = t > 0 and DOCUMENTS[b, t] != DOCUMENTS[b, t - 1]
             state = np.asarray(decay_BTH)[b, t, :, None] * (0 if is_new else state) + np.asarray(x_BTHK)[b, t]
             np.testing.assert_allclose(outputs[b, t], 2 * state, atol=1e-6)
+
+
+@pytest.mark.parametrize("documents", [None, DOCUMENTS])
+def test_earlier_blocks_lie_whole_in_the_document_before_the_own_block(documents):
+    rotary = Rotary.table(8, 4, 1e4).with_documents(None if documents is None else jnp.asarray(documents))
+    earlier = np.broadcast_to(blocks.earlier_blocks(rotary, 3), (2, 1, 8, 3))
+    own = blocks.own_block(8, 3)
+    for b, t, n in np.ndindex(2, 8, 3):
+        keys = np.arange(3 * n, min(3 * n + 3, 8))
+        in_document = documents is None or (documents[b, keys] == documents[b, t]).all()
+        assert earlier[b, 0, t, n] == (n < t // 3 and in_document)
+        assert own[t, n] == (t in keys)
+    x_BGTK = drawn(2, 2, 8, 4)
+    np.testing.assert_allclose(
+        blocks.block_means(jnp.asarray(x_BGTK), 3)[:, :, 1], x_BGTK[:, :, 3:6].mean(2), atol=1e-6
+    )
+    assert np.array_equal(blocks.spread_blocks(own[None, None], 3, 8)[0, 0, 4], np.arange(8) // 3 == 1)
