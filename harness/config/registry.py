@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -55,6 +55,15 @@ class Configured(Generic[EntryT]):
     def name(self) -> str:
         """Name in the config."""
         return self.entry.name
+
+    def nested(self) -> Iterator[Configured[Any]]:
+        """Yield this entry and those that its options name, recursively."""
+        yield self
+        for option in dataclasses.fields(self.options):
+            value = getattr(self.options, option.name)
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, Configured):
+                    yield from item.nested()
 
 
 @dataclass(frozen=True)
@@ -107,12 +116,12 @@ class Registry(Generic[EntryT]):
 
     def _value(self, value: Any, expected: Any, key: str) -> Any:
         if _is_node(expected):
-            return self._node(value, key)
+            return self.lookup_node(value, key)
         item = _item_type(expected)
         if item is not None and _is_node(item):
             if not isinstance(value, list | tuple) or not value:
                 raise UserError(f"{key}={value!r} must be a list of at least one {{name, options}}.")
-            return tuple(self._node(node, f"{key}[{index}]") for index, node in enumerate(value))
+            return tuple(self.lookup_node(node, f"{key}[{index}]") for index, node in enumerate(value))
         if item is not None and isinstance(value, list | tuple):
             return tuple(self._value(part, item, f"{key}[{index}]") for index, part in enumerate(value))
         if not _has_type(value, expected):
@@ -122,8 +131,8 @@ class Registry(Generic[EntryT]):
             )
         return value
 
-    def _node(self, node: Any, key: str) -> Any:
-        """Return the entry of a `{name, options}` node inside the options of another."""
+    def lookup_node(self, node: Any, key: str) -> Any:
+        """Return the entry of a plain `{name, options}` node, such as one inside the options of another."""
         if not isinstance(node, Mapping) or "name" not in node or not node.keys() <= {"name", "options"}:
             raise UserError(f"{key}={node!r} must have the form {{name: NAME, options: {{...}}}}.")
         options = node.get("options") or {}

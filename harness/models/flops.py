@@ -50,12 +50,12 @@ def forward_flops(spec: ModelSpec) -> float:
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
     """Return the model FLOPs per token of the forward pass, by layer."""
     attention, feedforward = spec.attention, spec.feedforward
-    return [attention.model_flops(context) + feedforward.model_flops(context) for context in spec.contexts]
+    return [attention.model_flops(context) + feedforward.model_flops(context) for context in spec.executed_contexts]
 
 
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
     attention, feedforward = spec.attention, spec.feedforward
-    return [attention.executed_flops(c) + feedforward.executed_flops(c) for c in spec.contexts]
+    return [attention.executed_flops(c) + feedforward.executed_flops(c) for c in spec.executed_contexts]
 
 
 def _executed_matmuls(spec: ModelSpec) -> list[MatmulFlops]:

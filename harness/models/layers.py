@@ -141,9 +141,17 @@ class Rotary:
     @classmethod
     def table(cls, length: int, head_width: int, base: float) -> Rotary:
         """Build the table of a sequence of `length` tokens."""
-        frequency_J = base ** (-jnp.arange(0, head_width, 2) / head_width)
+        return cls.of_frequencies(length, base ** (-jnp.arange(0, head_width, 2) / head_width))
+
+    @classmethod
+    def of_frequencies(cls, length: int, frequency_J: Array, scale: float | Array = 1.0) -> Rotary:
+        """Build the table of a sequence of `length` tokens whose pairs turn by `frequency_J` radians a token.
+        `scale` multiplies scores."""
         angle_TJ = jnp.arange(length)[:, None] * frequency_J
-        return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ))
+        if isinstance(scale, float) and scale == 1:
+            return cls(jnp.cos(angle_TJ), jnp.sin(angle_TJ))
+        factor = jnp.sqrt(scale)
+        return cls(factor * jnp.cos(angle_TJ), factor * jnp.sin(angle_TJ))
 
     def with_documents(self, document_BT: Array | None) -> Rotary:
         """Return the table for sequences of these documents."""

@@ -1,6 +1,6 @@
 """Registry of mechanisms: attention, feed-forward and conditioning by name.
 
-    @register_attention("mine", Options, model_flops=..., executed_flops=..., cache_bytes=...)
+    @register_attention("mine", Options)
     class Mine(nnx.Module):
         def __init__(self, context: LayerContext, options: Options): ...
         def __call__(self, x_BTD, rotary): ...
@@ -26,6 +26,7 @@ from harness.config.registry import Configured, Registry
 from harness.config.schema import run
 from harness.config.users_modules import find_modules
 from harness.core.errors import UserError
+from harness.models.counting.mechanisms import count_conditioning, count_layer_part, unsharded
 from harness.models.kernels import KernelChoice
 from harness.models.mechanism import LayerContext, MatmulFlops, RouterStats
 
@@ -39,12 +40,16 @@ class Mechanism:
     name: str
     options: type
     implementation: Any
-    model_flops: Callable[[LayerContext, Any], float]
-    """FLOPs that the mathematics needs: masked keys and unused experts are not counted."""
-    executed_flops: Callable[[LayerContext, Any], MatmulFlops]
-    """FLOPs of the matrix products as they are written."""
-    cache_bytes: Callable[[LayerContext, Any, float], float]
-    """Bytes that decoding caches in one layer for a sequence of full length, given the bytes per value."""
+    model_flops: Callable[[LayerContext, Any], float] | None = None
+    """FLOPs that the mathematics needs: masked keys and unused experts are not counted. None: those that are
+    executed."""
+    executed_flops: Callable[[LayerContext, Any], MatmulFlops] | None = None
+    """FLOPs of the matrix products as they are written. None: counted in the traced module (`count`)."""
+    cache_bytes: Callable[[LayerContext, Any, float], float] | None = None
+    """Bytes that decoding caches in one layer for a sequence of full length, given the bytes per value. None:
+    those of the keys and values of all heads."""
+    count: Callable[[Any, LayerContext], MatmulFlops] = count_layer_part
+    """Function that counts the products of a built module."""
     period: Callable[[Any], int] = lambda options: 1
     """Number of layers after which the mechanism's pattern repeats; a scan runs over whole periods."""
     inactive_parameters: Callable[[LayerContext, Any], int] = lambda context, options: 0
@@ -56,6 +61,10 @@ class Mechanism:
     """True if the module can work on one shard of a sequence (`rotary.sequence_shards`,
     `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
     and only its shard of the output is kept."""
+    scans: bool = True
+    """False if layers differ by more than the period, so that they are unrolled."""
+    gives: tuple[str, ...] = ()
+    """Names of the arrays [B, T, ...] that it gives to the mechanisms after it (`sockets.told`)."""
     kernel: Callable[[LayerContext, Any], KernelChoice | None] = lambda context, options: None
     """Kernel of one layer; None if libraries have none for such a mechanism. Raises UserError if the config
     asks for one that lacks something."""
@@ -75,7 +84,8 @@ class ConfiguredModule(Configured[Mechanism]):
 
     def model_flops(self, context: LayerContext) -> float:
         """Return the forward FLOPs per token that the mathematics needs."""
-        return self.entry.model_flops(context, self.options)
+        declared = self.entry.model_flops
+        return declared(context, self.options) if declared else self.unreplicated_flops(context).total
 
     def executed_flops(self, context: LayerContext) -> MatmulFlops:
         """Return the executed FLOPs, summed over the devices that share a sequence: a mechanism without
@@ -85,7 +95,10 @@ class ConfiguredModule(Configured[Mechanism]):
 
     def unreplicated_flops(self, context: LayerContext) -> MatmulFlops:
         """Return the executed FLOPs, counting replicated work once."""
-        return self.entry.executed_flops(context, self.options)
+        declared = self.entry.executed_flops
+        if declared:
+            return declared(context, self.options)
+        return _count_products(self, unsharded(context, self.period if self.entry.scans else None))
 
     def supports_sequence_parallel(self, context: LayerContext) -> bool:
         """Return whether the module can work on one shard of a sequence."""
@@ -97,7 +110,10 @@ class ConfiguredModule(Configured[Mechanism]):
 
     def cache_bytes(self, context: LayerContext, bytes_per_value: float) -> float:
         """Return the bytes that decoding caches in one layer for a sequence of full length."""
-        return self.entry.cache_bytes(context, self.options, bytes_per_value)
+        declared, shape = self.entry.cache_bytes, context.shape
+        if declared:
+            return declared(context, self.options, bytes_per_value)
+        return 2 * shape.heads * shape.head_width * context.sequence_length * bytes_per_value
 
     def inactive_parameters(self, context: LayerContext) -> int:
         """Return the number of parameters of one layer that a token does not use."""
@@ -107,6 +123,19 @@ class ConfiguredModule(Configured[Mechanism]):
         """Return those of the layer's parameters, by name, that change after a step."""
         after_step = self.entry.update_after_step
         return {} if after_step is None else after_step(self.options, params, signals)
+
+
+@functools.lru_cache(maxsize=1024)
+def _count_products(mechanism: ConfiguredModule, context: LayerContext) -> MatmulFlops:
+    module = mechanism.build(context)
+    try:
+        return mechanism.entry.count(module, context)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"The products of '{mechanism.name}' in layer {context.layer} cannot be counted: "
+            f"{reason.rstrip('.')}. Mend that, or give executed_flops at its registration."
+        ) from error
 
 
 ATTENTION: Registry[Mechanism] = Registry("attention", "model.attention", ConfiguredModule)
@@ -119,8 +148,8 @@ def register_mechanism(
 ) -> Callable[[Module], Module]:
     """Return the decorator that registers a module, or a function that builds one, under `name`.
 
-    `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on. The decorator
-    raises UserError if another module has the name.
+    `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on, all optional. The
+    decorator raises UserError if another module has the name.
     """
     for name_given in tuple(fields):
         fields[moved.current_name(name_given)] = fields.pop(name_given)
@@ -135,7 +164,9 @@ def register_mechanism(
 register_attention = functools.partial(register_mechanism, ATTENTION)
 _NO_CACHE: dict[str, Any] = {"cache_bytes": lambda context, options, bytes_per_value: 0.0}
 register_feedforward = functools.partial(register_mechanism, FEEDFORWARD, **_NO_CACHE)
-register_conditioning = functools.partial(register_mechanism, CONDITIONING, **_NO_CACHE)
+register_conditioning = functools.partial(
+    register_mechanism, CONDITIONING, **_NO_CACHE, count=count_conditioning
+)
 
 
 def import_modules(config: run.Config) -> None:

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 from flax import nnx
 
-from harness.config.schema.run import MatchBy, ModelConfig, ModuleConfig
+from harness.config.schema.run import MatchBy, ModelConfig
 from harness.core.errors import UserError
 from harness.models.flops import model_flops
 from harness.models.mechanism import ModelDims
 from harness.models.model_spec import ModelSpec
-from harness.models.parameters import count_parameters
-from harness.models.text.decoder import DecoderLayer
+from harness.models.parameters import param_specs
+from harness.models.text.layer import build_layer
 
 SpecT = TypeVar("SpecT", bound=ModelSpec)
 
@@ -41,28 +41,33 @@ def choose_dims(model: ModelConfig, target: int, vocabulary: int, sequence_lengt
     the nearest.
     """
     spec = ModelSpec(model, plain_dims(model, target, vocabulary), sequence_length)
-    plain = dataclasses.replace(
-        model,
-        attention=ModuleConfig("mha"),
-        feedforward=ModuleConfig("swiglu"),
-        norm=ModuleConfig("rms"),
-    )
+    default = ModelConfig()
+    parts = ("attention", "feedforward", "block", "norm", "position", "embedding", "head")
+    plain = dataclasses.replace(model, **{part: getattr(default, part) for part in parts})
     return match_ffn_width(spec, plain, target, count_non_embedding, model_flops).shape
 
 
 def count_non_embedding(spec: ModelSpec) -> int:
-    """Return the number of parameters of all layers and the final norm."""
-    final_norm = spec.context(spec.shape.layers).norm(spec.shape.width)
-    return count_parameters(final_norm) + count_layer_parameters(spec, DecoderLayer)
+    """Return the number of parameters of all layers, of the stream's ends and the final norm. Tables whose
+    rows are read by index are embeddings."""
+    outer, stream = spec.outer_context, spec.block.entry.stream
+    modules = [outer.norm(spec.shape.width), *([stream(outer, spec.block.options)] if stream else [])]
+    return sum(map(_count_outside_tables, modules)) + count_layer_parameters(spec, build_layer)
 
 
 def count_layer_parameters(spec: SpecT, layer: Callable[[SpecT, int], nnx.Module]) -> int:
-    """Return the number of parameters of all layers, counted over one period of the pattern."""
-    layers, period = spec.shape.layers, spec.period
+    """Return the number of parameters of all layers without tables, counted over one period of the pattern,
+    or layer by layer where they differ."""
+    layers = spec.shape.layers
+    period = layers if spec.scan_obstacle else spec.period
     return sum(
-        len(range(index, layers, period)) * count_parameters(layer(spec, index))
+        len(range(index, layers, period)) * _count_outside_tables(layer(spec, index))
         for index in range(min(period, layers))
     )
+
+
+def _count_outside_tables(module: nnx.Module) -> int:
+    return sum(spec.size for spec in param_specs(module).values() if spec.axes[:1] != ("vocabulary",))
 
 
 def match_ffn_width(

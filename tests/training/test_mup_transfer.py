@@ -28,6 +28,8 @@ from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary
+from harness.models.sockets.told import Told
+from harness.models.text.layer import Carry, apply_layer
 from harness.models.text.decoder import Decoder
 from harness.training.optimizers import optimizer as optimizer
 from harness.training.optimizers.muon import hidden_matrices
@@ -113,9 +115,9 @@ def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     state = jax.tree.unflatten(jax.tree.structure(built._abstract), leaves)
     decoder = nnx.merge(built._graph, state)
     rotary = Rotary.table(LENGTH, decoder.head_width, decoder.rope_base)
-    read_BTD = x_BTD = decoder._embed(tokens_BT)
+    read_BTD = x_BTD = decoder.embed_rows(tokens_BT)
     for layer in decoder.layers:
-        x_BTD, _ = layer(x_BTD, rotary)
+        (x_BTD, _), _ = apply_layer(layer, Carry(x_BTD, {}), Told(rotary))
     assert isinstance(built, TextModel)
     return {"read": read_BTD, "stream": x_BTD, "logits": built.logits(params, tokens_BT)}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 from flax import nnx
-from jax import Array
 
 from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Remat
+from harness.core.errors import UserError
 from harness.models.execution.pipeline import apply_stages
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
@@ -29,9 +29,9 @@ SCANNED_LAYERS = 12
 takes 1.5 times as long to compile as a scanned one, one of 24 layers 2.6 times (tests.bench.depth); with few
 layers it runs faster on a CPU."""
 
-LayerFunction = Callable[[Array, Any], tuple[Array, Any]]
-"""A layer: maps the residual stream [B, T, D] and an input shared by all layers to the new residual stream
-and the layer's statistics (None if it has none)."""
+LayerFunction = Callable[[Any, Any], tuple[Any, Any]]
+"""A layer: maps what is carried from layer to layer, such as the residual stream [B, T, D], and an input
+shared by all layers to what is carried on, and the layer's statistics (None if it has none)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class LayerStack:
     remat: Remat
     microbatches: int = 1
     """Micro-batches that a pipeline splits its rows into, where the mesh has one."""
+    call: Callable[[Any, Any, Any, int], tuple[Any, Any]] = lambda layer, carry, shared, visit: layer(
+        carry, shared
+    )
+    """Function that applies a layer; `visit` counts how often it was applied before."""
+    order: tuple[int, ...] | None = None
+    """Layer at each place; None: each once, in order."""
 
 
 def build_layers(
@@ -61,62 +67,87 @@ def decide_scan(config: Config, spec: ModelSpec) -> ComputeConfig:
     """Return the compute config with `scan_layers` decided: deep models whose pattern of layers repeats are
     scanned, and those in stages of a pipeline. A run that trains its last layers alone needs layers of their
     own."""
-    scan, layers = config.compute.scan_layers, spec.shape.layers
+    scan, layers, obstacle = config.compute.scan_layers, spec.shape.layers, spec.scan_obstacle
+    if scan and obstacle:
+        raise UserError(
+            f"compute.scan_layers=true repeats layers that are alike, but {obstacle}. Leave it out, or set it"
+            " to false."
+        )
     if scan is None:
         unrolled = config.finetune.method is FinetuneMethod.last_layers or layers < 2 * spec.period
-        scan = (layers >= SCANNED_LAYERS or config.mesh.pipeline > 1) and not unrolled
+        wanted = layers >= SCANNED_LAYERS or config.mesh.pipeline > 1
+        scan = wanted and not unrolled and obstacle is None
     return replace(config.compute, scan_layers=scan)
 
 
 def apply_layers(
-    stack: LayerStack, x_BTD: Array, rows: Any, shared_input: Callable[[Any], Any]
-) -> tuple[Array, dict[str, Any]]:
+    stack: LayerStack, carry: Any, rows: Any, shared_input: Callable[[Any], Any]
+) -> tuple[Any, dict[str, Any]]:
     """Apply the repeats as a scan, or in stages, then the other layers. `shared_input` makes the input that
-    all layers share from `rows`, arrays [B, ...] that go with the sequences. Return the output and the
-    statistics by stored path, stacked under a scan."""
+    all layers share from `rows`, arrays [B, ...] that go with the sequences. Return what the last layer
+    carries on, and the statistics by stored path: stacked under a scan, and the mean over the visits of a
+    layer."""
     statistics: dict[str, Any] = {}
     if stack.repeats:
-        x_BTD, stacked = _apply_repeats(stack, x_BTD, rows, shared_input)
+        carry, stacked = _apply_repeats(stack, carry, rows, shared_input)
         statistics |= {f"repeats.{index}": stats for index, stats in enumerate(stacked)}
-    context = shared_input(rows)
-    for index, layer in enumerate(stack.layers):
-        x_BTD, statistics[f"layers.{index}"] = _rematerialise(layer, stack.remat)(x_BTD, context)
-    return join_time(x_BTD), {path: stats for path, stats in statistics.items() if stats is not None}
+    context, visits = shared_input(rows), [[] for _ in stack.layers]
+    for index in range(len(stack.layers)) if stack.order is None else stack.order:
+        layer = _rematerialise(stack, stack.layers[index], len(visits[index]))
+        carry, layer_statistics = layer(carry, context)
+        visits[index].append(layer_statistics)
+    statistics |= {f"layers.{index}": _mean(stats) for index, stats in enumerate(visits)}
+    return _join_time(carry), {path: stats for path, stats in statistics.items() if stats is not None}
+
+
+def _mean(visits: list[Any]) -> Any:
+    """Return the mean statistics over the visits of a layer."""
+    if len(visits) < 2:
+        return visits[0] if visits else None
+    return jax.tree.map(lambda *values: sum(values[1:], values[0]) / len(values), *visits)
 
 
 def _apply_repeats(
-    stack: LayerStack, x_BTD: Array, rows: Any, shared_input: Callable[[Any], Any]
-) -> tuple[Array, list[Any]]:
+    stack: LayerStack, carry: Any, rows: Any, shared_input: Callable[[Any], Any]
+) -> tuple[Any, list[Any]]:
     graph, stacked = nnx.split(stack.repeats)
 
-    def scan(stacked: nnx.State, x_BTD: Array, rows: Any) -> tuple[Array, list[Any]]:
+    def scan(stacked: nnx.State, carry: Any, rows: Any) -> tuple[Any, list[Any]]:
         context = shared_input(rows)
 
-        def repeat(x_BTD: Array, slices: nnx.State) -> tuple[Array, list[Any]]:
+        def repeat(carry: Any, slices: nnx.State) -> tuple[Any, list[Any]]:
             statistics = []
             for layer in nnx.merge(graph, slices):
-                x_BTD, layer_statistics = _rematerialise(layer, stack.remat)(x_BTD, context)
+                carry, layer_statistics = _rematerialise(stack, layer)(carry, context)
                 statistics.append(layer_statistics)
-            return x_BTD, statistics
+            return carry, statistics
 
-        x_BTD = x_BTD if stack.remat is Remat.none else split_time(x_BTD)
-        x_BTD, statistics = jax.lax.scan(repeat, x_BTD, stacked)
-        return join_time(x_BTD), statistics
+        carry = carry if stack.remat is Remat.none else _split_time(carry)
+        carry, statistics = jax.lax.scan(repeat, carry, stacked)
+        return _join_time(carry), statistics
 
     if has_stages():
-        return apply_stages(scan, stacked, x_BTD, rows, stack.microbatches)
-    return scan(stacked, x_BTD, rows)
+        return apply_stages(scan, stacked, carry, rows, stack.microbatches)
+    return scan(stacked, carry, rows)
 
 
-def _rematerialise(layer: Any, remat: Remat) -> LayerFunction:
+def _rematerialise(stack: LayerStack, layer: Any, visit: int = 0) -> LayerFunction:
     """Return the layer, with rematerialisation between inputs and outputs that `tensor` splits in time."""
-    if remat is Remat.none:
-        return layer
+    if stack.remat is Remat.none:
+        return lambda carry, context: stack.call(layer, carry, context, visit)
     graph, state = nnx.split(layer)
 
-    def plain(state: nnx.State, x_BTD: Array, context: Any) -> tuple[Array, Any]:
-        y_BTD, statistics = nnx.merge(graph, state)(join_time(x_BTD), context)
-        return split_time(y_BTD), statistics
+    def plain(state: nnx.State, carry: Any, context: Any) -> tuple[Any, Any]:
+        carry, statistics = stack.call(nnx.merge(graph, state), _join_time(carry), context, visit)
+        return _split_time(carry), statistics
 
-    layer_with_remat = jax.checkpoint(plain, policy=POLICIES[remat])
-    return lambda x_BTD, context: layer_with_remat(state, split_time(x_BTD), context)
+    layer_with_remat = jax.checkpoint(plain, policy=POLICIES[stack.remat])
+    return lambda carry, context: layer_with_remat(state, _split_time(carry), context)
+
+
+def _split_time(carry: Any) -> Any:
+    return jax.tree.map(lambda x: split_time(x) if x.ndim > 2 else x, carry)
+
+
+def _join_time(carry: Any) -> Any:
+    return jax.tree.map(lambda x: join_time(x) if x.ndim > 2 else x, carry)

@@ -25,9 +25,9 @@ from harness.parallel.sharding.axis_rules import check_divides, partition_spec
 from harness.parallel.sharding.sequence_parallel import per_device
 from harness.parallel.sharding.stages import STAGE_AXIS
 
-StageFunction = Callable[[Any, Array, Any], tuple[Array, Any]]
-"""A stage: maps parameters [repeats, ...], the residual stream [B, T, D] and what goes with its sequences to
-the new residual stream and statistics [repeats, ...]."""
+StageFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""A stage: maps parameters [repeats, ...], what layers carry on, such as the residual stream [B, T, D], and
+what goes with its sequences to what is carried on and statistics [repeats, ...]."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,14 @@ def pipeline_schedule(config: Config, is_scanned: bool, layers: int, period: int
 
 
 def apply_stages(
-    stage: StageFunction, stacked: Any, x_BTD: Array, rows: Any, microbatches: int
-) -> tuple[Array, Any]:
-    """Apply the stages to x in micro-batches. `rows` are arrays [B, ...] that go with the sequences. Return
-    the output, and the statistics of all repeats as means over the micro-batches."""
+    stage: StageFunction, stacked: Any, inputs: Any, rows: Any, microbatches: int
+) -> tuple[Any, Any]:
+    """Apply the stages to `inputs`, what layers carry on, arrays [B, T, ...], in micro-batches. `rows` are
+    arrays [B, ...] that go with the sequences. Return the output, and the statistics of all repeats as means
+    over the micro-batches."""
     stages = jax.sharding.get_abstract_mesh().shape[STAGE_AXIS]
     params = jax.tree.map(partial(_split_stages, stages), stacked)
-    queue = jax.tree.map(partial(_to_queue, stages, microbatches), (x_BTD, rows))
+    queue = jax.tree.map(partial(_to_queue, stages, microbatches), (inputs, rows))
     stage_S = jax.reshard(jnp.arange(stages), P(STAGE_AXIS))
     columns = microbatches // stages
 
@@ -108,8 +109,10 @@ def apply_stages(
     start = jax.tree.map(lambda q: q[:, 0], queue)  # real sequences, so that idle stages compute no NaN
     turns = jnp.arange(PipelineSchedule(stages, microbatches).turns)
     (_, (queue_SMBTD, _)), statistics = jax.lax.scan(turn, (start, queue), turns)
-    output_BTD = _from_queue(jnp.roll(queue_SMBTD, 1 - stages, axis=1), x_BTD)
-    return output_BTD, jax.tree.map(lambda s: _merge_stages(jnp.sum(s, axis=0) / microbatches), statistics)
+    output = jax.tree.map(
+        lambda queue, x: _from_queue(jnp.roll(queue, 1 - stages, axis=1), x), queue_SMBTD, inputs
+    )
+    return output, jax.tree.map(lambda s: _merge_stages(jnp.sum(s, axis=0) / microbatches), statistics)
 
 
 def _split_stages(stages: int, stacked: Array) -> Array:

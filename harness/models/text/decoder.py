@@ -2,64 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import ComputeConfig, Products
+from harness.config.schema.run import ComputeConfig
 from harness.models.execution.layer_stack import LayerStack, apply_layers, build_layers
-from harness.models.fp8 import use_fp8
-from harness.models.layers import DTYPES, RMSNorm, Rotary, gather_rounded, matmul
+from harness.models.layers import DTYPES, Rotary, gather_rounded, matmul
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import weight
+from harness.models.sockets.told import CLOCK_NAMES, TOLD, Told, asked_names, check_names
+from harness.models.step_clock import StepClock
 from harness.models.text.embedding import lookup_rows
+from harness.models.text.layer import Carry, apply_layer, build_layer, layer_requests
+from harness.models.text.objective import OBJECTIVE_ARGUMENTS
 from harness.parallel.sharding.axis_rules import reshape_rows
-from harness.parallel.sharding.sequence_parallel import (
-    all_gather_sequence,
-    local_shard,
-    num_shards,
-)
+from harness.parallel.sharding.sequence_parallel import all_gather_sequence, num_shards
 
-
-class DecoderLayer(nnx.Module):
-    """Pre-norm residual layer: attention, then feed-forward."""
-
-    def __init__(self, spec: ModelSpec, layer: int):
-        context = spec.context(layer)
-        self.attention_is_sharded = spec.attention.supports_sequence_parallel(context)
-        self.feedforward_is_sharded = spec.feedforward.supports_sequence_parallel(context)
-        self.attention_norm = RMSNorm(context.shape.width, context.norm_epsilon)
-        self.attention = spec.attention.build(context)
-        self.feedforward_norm = RMSNorm(context.shape.width, context.norm_epsilon)
-        self.feedforward = spec.feedforward.build(context)
-        for part in ("attention", "feedforward"):
-            if getattr(spec.products, part) is Products.fp8:
-                use_fp8(getattr(self, part), f"compute.products.{part}")
-
-    def __call__(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, RouterStats | None]:
-        """Map [B, T, D] to [B, T, D] and the router's statistics, None without experts."""
-        x_BTD = x_BTD + self._attend(self.attention_norm(x_BTD), rotary)
-        y_BTD, signals = self._feed_forward(self.feedforward_norm(x_BTD))
-        return x_BTD + y_BTD, signals
-
-    def _attend(self, x_BTD: Array, rotary: Rotary) -> Array:
-        """Apply attention to this device's shard of x. `rotary` covers the full sequence."""
-        if self.attention_is_sharded:
-            return self.attention(x_BTD, rotary.local_shard())
-        return local_shard(self.attention(all_gather_sequence(x_BTD), rotary))
-
-    def _feed_forward(self, x_BTD: Array) -> tuple[Array, RouterStats | None]:
-        output = self.feedforward(x_BTD if self.feedforward_is_sharded else all_gather_sequence(x_BTD))
-        y_BTD, signals = output if isinstance(output, tuple) else (output, None)
-        return y_BTD if self.feedforward_is_sharded else local_shard(y_BTD), signals
+OUTER_TOLD = tuple(name for name in TOLD if name not in ("rotary", "visit"))
+"""Names of TOLD that what stands outside of the layers may ask for."""
 
 
 def document_index(tokens_BT: Array, end: int) -> Array:
     """Return the index of each token's document, int32 [B, T]. The end token is its document's last."""
     ends_BT = (tokens_BT == end).astype(jnp.int32)
     return jnp.cumsum(ends_BT, axis=1) - ends_BT
+
+
+class LayersOutput(NamedTuple):
+    """Result of the layers."""
+
+    x_BTD: Array
+    """Normalised output of the last layer: what the head multiplies."""
+    signals: dict[str, RouterStats]
+    """Router statistics of layers with experts by stored path."""
+    auxiliary: Array | None
+    """Sum of the terms that mechanisms add to the training loss, beside those of experts."""
+    given: dict[str, Array]
+    """Arrays that mechanisms gave, by name."""
 
 
 class Decoder(nnx.Module):
@@ -70,55 +57,137 @@ class Decoder(nnx.Module):
 
     def __init__(self, spec: ModelSpec, compute: ComputeConfig):
         config, shape = spec.config, spec.shape
-        V, D = spec.table_rows, shape.width
+        V, D, table_width = spec.table_rows, shape.width, spec.table_width
         self.vocabulary = shape.vocabulary
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
         self.end_token, self.microbatches = spec.end_token, spec.pipeline.microbatches
         self.relative_width, self.logit_softcap = relative_width(config, D), config.logit_softcap
-        self.embedding = weight((V, D), ("vocabulary", "width"), fan_in=D)
+        self.order = spec.order if spec.block.entry.order else None
+        self.embedding = weight((V, table_width), ("vocabulary", "width"), fan_in=table_width)
+        self.input = spec.embedding.build(spec.context(0))
         scan = compute.scan_layers is True
-        self.stacking, self.repeats, self.layers = build_layers(DecoderLayer, spec, scan)
-        self.norm = RMSNorm(D, config.norm_epsilon)
+        self.stacking, self.repeats, self.layers = build_layers(build_layer, spec, scan)
+        stream = spec.block.entry.stream
+        self.stream = None if stream is None else stream(spec.outer_context, spec.block.options)
+        self.norm = spec.outer_context.norm(D)
         self.head = None if config.tie_embeddings else weight((V, D), ("vocabulary", "width"), fan_in=D)
+        self.output = spec.head.build(spec.outer_context)
+        self.has_plain_head = spec.head.name == "linear"
+        objective, new_layer = spec.configured_objective, partial(build_layer, spec)
+        is_plain = objective.name == "next_token"
+        self.objective = None if is_plain else objective.build(spec.outer_context, new_layer)
+        self.asked = frozenset(self._check_requests(spec))
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         """Map token ids [B, T] to logits [B, T, V] and router statistics by stored path."""
-        x_BTD, signals = self.head_inputs(tokens_BT)
-        return self._logits(x_BTD), signals
+        output = self.run_layers(tokens_BT)
+        return self.logits(output.x_BTD), output.signals
 
-    def head_inputs(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
-        """Map token ids [B, T] to what the head multiplies, [B, T, D], and router statistics."""
+    def run_layers(
+        self, tokens_BT: Array, clock: StepClock | None = None, given: Mapping[str, Array] | None = None
+    ) -> LayersOutput:
+        """Map token ids [B, T] to what the head multiplies. `clock`: the place of the step in training;
+        `given`: arrays for the mechanisms that ask for them."""
         documents_BT = None
         if self.end_token is not None:
             documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
-        length = num_shards() * tokens_BT.shape[1]
-        rotary = Rotary.table(length, self.head_width, self.rope_base)
-        stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches)
-        x_BTD = self._embed(tokens_BT)
-        x_BTD, signals = apply_layers(stack, x_BTD, documents_BT, rotary.with_documents)
-        return self._scale(self.norm(x_BTD), self.relative_width**-0.5), signals
+        rotary = self.rotary(num_shards() * tokens_BT.shape[1])
+        everything = Told(rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given or {}))
+        x_BTD, more = self._embed(tokens_BT, everything)
+        rows = (
+            documents_BT,
+            tokens_BT if "tokens_BT" in self.asked else None,
+            x_BTD if "x0_BTD" in self.asked else None,
+            everything.given | more,
+        )
+
+        def told(rows: Any) -> Told:
+            documents_BT, tokens_BT, x0_BTD, given = rows
+            return Told(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, given)
+
+        stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches, apply_layer, self.order)
+        opened = Carry(self._at_end("open", x_BTD, told(rows)), {})
+        carry, statistics = apply_layers(stack, opened, rows, told)
+        given = rows[-1] | carry.given
+        x_BTD = self._at_end("close", carry.stream, replace(told(rows), given=given))
+        x_BTD = self._scale(self.norm(x_BTD), self.relative_width**-0.5)
+        signals = {path: stats.router for path, stats in statistics.items() if stats.router is not None}
+        terms = [jnp.sum(stats.auxiliary) for stats in statistics.values() if stats.auxiliary is not None]
+        return LayersOutput(x_BTD, signals, sum(terms[1:], terms[0]) if terms else None, given)
+
+    def rotary(self, length: int) -> Rotary:
+        """Return the rotation that layers share, for a sequence of this length."""
+        return Rotary.table(length, self.head_width, self.rope_base)
 
     @property
     def head_table(self) -> nnx.Param:
         """Table [V, D] of the head."""
         return self.embedding if self.head is None else self.head
 
-    def _embed(self, tokens_BT: Array) -> Array:
+    @property
+    def asks_clock(self) -> bool:
+        """Whether anything asks for the place of a step in its run."""
+        return bool(self.asked & CLOCK_NAMES)
+
+    def embed_rows(self, tokens_BT: Array) -> Array:
+        """Return the tokens' rows of the embedding table, in compute precision."""
         x_BTD = lookup_rows(gather_rounded(self.embedding, self.dtype), tokens_BT, self.dtype)
         return self._scale(x_BTD, self.relative_width**0.5)
 
-    def _logits(self, x_BTD: Array) -> Array:
+    def _embed(self, tokens_BT: Array, told: Told) -> tuple[Array, dict[str, Array]]:
+        """Return the input of the first layer, and what the embedding gives."""
+        names = asked_names(type(self.input).__call__, 2)
+        output = self.input(self.embed_rows(tokens_BT), **told.answers(names, 0, 3))
+        return (output[0], dict(output[1].gives)) if isinstance(output, tuple) else (output, {})
+
+    def _at_end(self, end: str, stream: Any, told: Told) -> Any:
+        """Open the stream from the embedding, or close it; without a stream of its own it is x."""
+        if self.stream is None:
+            return stream
+        call = getattr(type(self.stream), end)
+        return call(self.stream, stream, **told.answers(asked_names(call, 2), 0, 4))
+
+    def logits(self, x_BTD: Array) -> Array:
+        """Map what the head multiplies to float32 logits [B, T, V]."""
+        logits_BTV = self.output(x_BTD, self._unembed)
+        return logits_BTV if self.has_plain_head else self._only_tokens(logits_BTV)
+
+    def _unembed(self, x_BTD: Array) -> Array:
+        """Return the products with the rows of the table, float32 [B, T, V]."""
         table_VD = gather_rounded(self.head_table, self.dtype)
         B, T, D = x_BTD.shape
         x_ND = reshape_rows(x_BTD, (B * T, D), None)
         logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
         if self.logit_softcap is not None:
             logits_NV = self.logit_softcap * jnp.tanh(logits_NV / self.logit_softcap)
-        if self.vocabulary < len(table_VD):
-            logits_NV = jnp.where(jnp.arange(len(table_VD)) < self.vocabulary, logits_NV, -jnp.inf)
-        return reshape_rows(logits_NV, (B, T, -1), None, "vocabulary")
+        return reshape_rows(self._only_tokens(logits_NV), (B, T, -1), None, "vocabulary")
+
+    def _only_tokens(self, logits_ZV: Array) -> Array:
+        """Set the logits of rows that are no token to -inf."""
+        rows = logits_ZV.shape[-1]
+        if self.vocabulary == rows:
+            return logits_ZV
+        return jnp.where(jnp.arange(rows) < self.vocabulary, logits_ZV, -jnp.inf)
 
     def _scale(self, x_BTD: Array, factor: float) -> Array:
         """Multiply by a factor of `models.mup`. At the base width nothing is added to the program."""
         return x_BTD if self.relative_width == 1 else x_BTD * factor
+
+    def _check_requests(self, spec: ModelSpec) -> Iterator[str]:
+        """Yield every name that is asked for. Raises UserError if nothing tells it."""
+        for layer in (*self.repeats, *self.layers):
+            for _, asked in layer_requests(spec, layer):
+                yield from asked
+        outer = [(f"model.embedding.name={spec.embedding.name}", type(self.input).__call__, 2)]
+        outer.append((f"model.head.name={spec.head.name}", type(self.output).__call__, 3))
+        if self.stream is not None:
+            key = f"model.block.name={spec.block.name}"
+            outer += [(key, getattr(type(self.stream), end), 2) for end in ("open", "close")]
+        if self.objective is not None:
+            key = f"objective.name={spec.configured_objective.name}"
+            outer.append((key, type(self.objective).__call__, OBJECTIVE_ARGUMENTS))
+        for key, call, own in outer:
+            asked = asked_names(call, own)
+            check_names(key, asked, spec.gives, OUTER_TOLD)
+            yield from asked

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Config
-from harness.models import diffusion, flops, sizing
+from harness.models import flops, sizing
 from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
+from harness.models.families.abilities import PredictsTokens
 from harness.models.kernels import KernelTarget
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
+from harness.models.sockets.told import Told, asked_names
 from harness.models.step_clock import StepClock
+from harness.models.text import ends  # noqa: F401, which registers the defaults
 from harness.models.text.cross_entropy import (
     LossTerms,
     MeanLoss,
@@ -27,14 +32,17 @@ from harness.models.text.cross_entropy import (
     needs_pieces,
 )
 from harness.models.text.decoder import Decoder
+from harness.models.text.objective import OBJECTIVE_ARGUMENTS, Forward
 from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
 
+_Statistics = tuple[dict[str, RouterStats], Array | None]
+"""Router statistics by stored path, and what mechanisms add to the loss."""
 
-class TextModel(Model):
+
+class TextModel(Model, PredictsTokens):
     """A decoder of text."""
 
-    loss_unit = "nats a token"
     _module, _flops, _sizing = Decoder, flops, sizing
 
     @property
@@ -58,8 +66,17 @@ class TextModel(Model):
             logits_BTV = jax.reshard(logits_BTV, jax.P(*batch_and_time, None))
         return logits_BTV[..., : self.shape.vocabulary]
 
-    def _decode(self, params: Params, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
-        return shard_sequence(lambda params, tokens_BT: self.module(params)(tokens_BT), params, tokens_BT)
+    def _decode(
+        self, params: Params, tokens_BT: Array, clock: StepClock | None = None
+    ) -> tuple[Array, _Statistics]:
+        """Return the logits and the statistics of the layers."""
+
+        def decode(params: Params, tokens_BT: Array) -> tuple[Array, _Statistics]:
+            decoder = self._decoder(params)
+            output = decoder.run_layers(tokens_BT, clock)
+            return decoder.logits(output.x_BTD), (output.signals, output.auxiliary)
+
+        return shard_sequence(decode, params, tokens_BT)
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Return the cross-entropy of each token after the first, in float32 nats. It has a gradient only
@@ -73,30 +90,53 @@ class TextModel(Model):
         token in float32 nats; `z` is the mean squared log-partition (arXiv:2204.02311, section 5), weighted
         by `z_loss`; `signals` holds the RouterStats of layers with experts by stored path, whose auxiliary
         losses are added."""
-        losses, signals = self._losses(params, tokens_BT1, z_loss)
+        if self._decoder(params).objective is not None:
+            return self._own_objective(params, tokens_BT1, clock)
+        losses, (signals, auxiliary) = self._losses(params, tokens_BT1, z_loss, clock)
         metrics = {
             "loss": jnp.mean(losses.loss_BT),
             "z": jnp.mean(jnp.square(losses.partition_BT)),
             "signals": signals,
         }
-        auxiliary = [stats.auxiliary for stats in signals.values() if stats.auxiliary is not None]
-        return sum(map(jnp.sum, auxiliary), losses.mean), metrics
+        return _add_auxiliary(losses.mean, signals, auxiliary), metrics
+
+    def _own_objective(
+        self, params: Params, tokens_BT1: Array, clock: StepClock | None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Return the loss and its parts of an objective that the config chooses."""
+        decoder = self._decoder(params)
+        forward = Forward(decoder, clock)
+        asked = asked_names(type(decoder.objective).__call__, OBJECTIVE_ARGUMENTS)
+        told = Told(decoder.rotary(1), clock=clock)
+        result = decoder.objective(forward, tokens_BT1, **told.answers(asked, 0, 5))
+        terms = sum(forward.auxiliary[1:], forward.auxiliary[0]) if forward.auxiliary else None
+        metrics = {"loss": jnp.mean(result.loss_BT), "z": jnp.float32(0), "signals": forward.signals}
+        return _add_auxiliary(result.minimised, forward.signals, terms), metrics
+
+    @functools.cached_property
+    def asks_clock(self) -> bool:
+        """Whether training depends on the place of a step in its run."""
+        return nnx.merge(self._graph, self._abstract).asks_clock
 
     def _losses(
-        self, params: Params, tokens_BT1: Array, z_loss: float
-    ) -> tuple[MeanLoss, dict[str, RouterStats]]:
+        self, params: Params, tokens_BT1: Array, z_loss: float, clock: StepClock | None = None
+    ) -> tuple[MeanLoss, _Statistics]:
         """Return the loss of each token and their mean, and the layers' statistics."""
         inputs_BT, target_BT = tokens_BT1[:, :-1], tokens_BT1[:, 1:]
-        if not needs_pieces(target_BT.size, self.spec.table_rows):
-            logits_BTV, signals = self._decode(params, inputs_BT)
-            return loss_of_logits(logits_BTV, target_BT, z_loss), signals
-        x_BTD, signals = shard_sequence(
-            lambda params, tokens_BT: self._decoder(params).head_inputs(tokens_BT), params, inputs_BT
-        )
+        is_large = needs_pieces(target_BT.size, self.spec.table_rows)
+        if not is_large or self.spec.head.name != "linear":
+            logits_BTV, statistics = self._decode(params, inputs_BT, clock)
+            return loss_of_logits(logits_BTV, target_BT, z_loss), statistics
+
+        def run_layers(params: Params, tokens_BT: Array) -> tuple[Array, _Statistics]:
+            output = self._decoder(params).run_layers(tokens_BT, clock)
+            return output.x_BTD, (output.signals, output.auxiliary)
+
+        x_BTD, statistics = shard_sequence(run_layers, params, inputs_BT)
         table_VD = self._decoder(params).head_table[...].astype(jnp.float32)
         vocabulary = self.shape.vocabulary if self._has_padding else None
         terms = LossTerms(z_loss, self.spec.config.logit_softcap, vocabulary)
-        return loss_in_pieces(x_BTD, table_VD, target_BT, terms), signals
+        return loss_in_pieces(x_BTD, table_VD, target_BT, terms), statistics
 
     @property
     def _has_padding(self) -> bool:
@@ -106,7 +146,7 @@ class TextModel(Model):
         return cast(Decoder, self.module(params))
 
     def _saved_values(self) -> tuple[float, float, float]:
-        shape, contexts = self.shape, self.spec.contexts
+        shape, contexts = self.shape, self.spec.executed_contexts
         attention = [self.spec.attention.executed_flops(context) for context in contexts]
         feedforward = [self.spec.feedforward.executed_flops(context) for context in contexts]
         scores = sum(m.activations / (4 * shape.head_width) for m in attention if not m.rescored)
@@ -116,16 +156,14 @@ class TextModel(Model):
         return products, scores, 8 * min(self.spec.table_rows, LOSS_PIECE_VALUES / tokens)
 
 
-def build(
-    config: Config, vocabulary: int, end_token: int | None = None, image: tuple[int, int, int] | None = None
-) -> Model:
-    """Build the model of a run. Raises UserError for a config that has no model.
+def _add_auxiliary(loss: Array, signals: dict[str, RouterStats], more: Array | None) -> Array:
+    terms = [jnp.sum(stats.auxiliary) for stats in signals.values() if stats.auxiliary is not None]
+    return sum(terms if more is None else [*terms, more], loss)
 
-    `end_token` ends a document, for a config that masks documents. `image` is the height, width and channels
-    of image data; None for text.
-    """
-    if config.model.kind == "dit" or image is not None:
-        return diffusion.build(config, vocabulary, image)
+
+def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> TextModel:
+    """Build the decoder of a run. Raises UserError for a config that has none. `end_token` ends a document,
+    for a config that masks documents."""
     length = config.data.sequence_length
     check_divides({"context": config.mesh.context}, "time", length)
     shape = sizing.choose_dims(config.model, config.scale.parameters, vocabulary, length)
@@ -136,5 +174,5 @@ def build(
     spec = ModelSpec(config.model, shape, length, per_device_batch, separator, mesh.context, target)
     compute = decide_scan(config, spec)
     pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
-    spec = replace(spec, pipeline=pipeline, products=config.compute.products)
+    spec = replace(spec, pipeline=pipeline, products=config.compute.products, objective=config.objective)
     return TextModel.assemble(spec, compute)

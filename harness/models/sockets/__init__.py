@@ -1,0 +1,1 @@
+"""The sockets of a decoder: what can be registered, and what it is told."""

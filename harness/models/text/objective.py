@@ -1,0 +1,110 @@
+"""The objective: what is minimised in training, from as many passes of the decoder as it likes.
+
+    @register_objective("mine", Options)
+    class Mine(nnx.Module):
+        def __init__(self, context: LayerContext, options: Options, new_layer): ...
+        def __call__(self, forward: Forward, tokens_BT1): ...   # -> ObjectiveLoss
+
+A run is judged by the next-token cross-entropy of held-out text all the same, without the parameters of its
+objective (`objective.*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from harness.config.registry import NoOptions
+from harness.models.mechanism import LayerContext
+from harness.models.sockets.entries import register_objective
+from harness.models.sockets.told import Told
+from harness.models.step_clock import StepClock
+from harness.models.text.layer import Carry, apply_layer
+
+if TYPE_CHECKING:
+    from harness.models.text.decoder import Decoder
+
+OBJECTIVE_ARGUMENTS = 3
+"""Number of an objective's own arguments: self, forward, tokens."""
+
+
+class ObjectiveLoss(NamedTuple):
+    """Result of an objective."""
+
+    minimised: Array
+    """Float32 scalar whose gradient is taken."""
+    loss_BT: Array
+    """Next-token cross-entropy of each token in nats, as far as the objective knows it: the
+    training curve."""
+
+
+class Pass(NamedTuple):
+    """One pass of the decoder."""
+
+    logits_BTV: Array
+    """Float32 logits of the next token."""
+    hidden_BTD: Array
+    """Normalised output of the last layer: what the head multiplies."""
+    given: Mapping[str, Array]
+    """Arrays that mechanisms gave, by name."""
+
+
+@dataclass
+class Forward:
+    """The decoder as an objective calls it. Statistics and auxiliary losses of its passes are kept."""
+
+    decoder: Decoder
+    clock: StepClock | None
+
+    def __post_init__(self) -> None:
+        """Begin without statistics."""
+        self.signals: dict[str, Any] = {}
+        self.auxiliary: list[Array] = []
+
+    def __call__(self, tokens_BT: Array, **given: Array) -> Pass:
+        """Apply the decoder to token ids. `given`: arrays for the mechanisms that ask for them by name."""
+        output = self.decoder.run_layers(tokens_BT, self.clock, given)
+        self.signals |= output.signals
+        self.auxiliary += [] if output.auxiliary is None else [output.auxiliary]
+        return Pass(self.decoder.logits(output.x_BTD), output.x_BTD, output.given)
+
+    def embed(self, tokens_BT: Array) -> Array:
+        """Return the rows of the embedding table, [B, T, D]."""
+        return self.decoder.embed_rows(tokens_BT)
+
+    def unembed(self, x_BTD: Array) -> Array:
+        """Return the logits [B, T, V] of what the head multiplies."""
+        return self.decoder.logits(x_BTD)
+
+    def apply_layer(self, layer: nnx.Module, x_BTD: Array) -> Array:
+        """Apply a layer that the objective made with `new_layer`."""
+        told = Told(self.decoder.rotary(x_BTD.shape[1]), clock=self.clock)
+        carry, _ = apply_layer(layer, Carry(x_BTD, {}), told)
+        return carry.stream
+
+
+@register_objective("next_token")
+class NextToken(nnx.Module):
+    """Cross-entropy of the next token: the default, which large heads compute in pieces."""
+
+    def __init__(self, context: LayerContext, options: NoOptions, new_layer: Any):
+        pass
+
+    def __call__(self, forward: Forward, tokens_BT1: Array) -> ObjectiveLoss:
+        """Return the mean over tokens."""
+        loss_BT = cross_entropy(forward(tokens_BT1[:, :-1]).logits_BTV, tokens_BT1[:, 1:])
+        return ObjectiveLoss(jnp.mean(loss_BT), loss_BT)
+
+
+def cross_entropy(logits_BTV: Array, target_BT: Array) -> Array:
+    """Return the cross-entropy of each target in nats, [B, T]."""
+    # Selected by comparison: an index would gather over a vocabulary that is sharded.
+    is_target_BTV = target_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
+    target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    return jax.nn.logsumexp(logits_BTV, axis=-1) - target_logit_BT
