@@ -11,7 +11,6 @@ from harness.compare.verdict.flags import EXPLANATIONS
 from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
 from harness.config.schema.decision import Axis, Stopping
-from harness.config.schema.run import ends_decayed
 from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by, to_plain
 from harness.launcher.runs import Block, Run
@@ -84,8 +83,8 @@ def launch_flags(control: Run, treatment: Run) -> set[str]:
     """Return the blocking flags that the verdict on a pair would raise, from what its runs are given."""
     a, b, rule = _terms(control), _terms(treatment), control.config.rule
     flags = given_flags(a, b, rule.match, rule.stopping is Stopping.looks)
-    schedules = control.config.schedule, treatment.config.schedule
-    return flags if all(map(ends_decayed, schedules)) else flags | {"HOT_LR_LOOK"}
+    decayed = control.facts.ends_decayed and treatment.facts.ends_decayed
+    return flags if decayed else flags | {"HOT_LR_LOOK"}
 
 
 def _terms(run: Run) -> RunTerms:

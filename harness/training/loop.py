@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from harness.config.recipes.durations import evaluation_steps, save_steps
-from harness.config.schema.run import FinetuneMethod, ends_decayed
+from harness.config.schema.run import FinetuneMethod
 from harness.data import Batch, update_example_hash
 from harness.parallel.processes.agreement import PreemptionSync, SaveClock
 from harness.records.run.checkpoint_manifest import Manifest
@@ -21,7 +21,7 @@ from harness.training.output.checkpointer import Checkpointer
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import RunWriter
 from harness.training.programs.run_programs import RunPrograms
-from harness.training.schedule import Segment
+from harness.training.schedule import Segment, ends_decayed
 from harness.training.step import METRICS, TrainState
 from harness.training.step_inputs import step_inputs
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.config.recipes.durations import warmup_steps
-from harness.config.schema.run import Config, ScheduleConfig, num_steps
-from harness.core.errors import UserError, did_you_mean
+from harness.config.registry import Configured
+from harness.config.schema.run import Config, ModuleConfig, ScheduleConfig, num_steps
+from harness.core.errors import UserError
+from harness.training.schedules.schedule_registry import (
+    SCHEDULES,
+    Decay,
+    RegisteredSchedule,
+    SchedulePlace,
+    factor,
+)
+from harness.training.schedules.values import scheduled_values
 
-SHAPES = ("wsd", "cosine", "constant")
+CHECKED_STEPS = 64
+"""Number of places at which a schedule is tried before the run."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,13 @@ class Segment:
     cooldown: int
     share: float = 1.0
     """Share of the token budget at which the segment ends; below 1 for a branch."""
+    fork_progress: float = 0.0
+    """Progress of the run at the first step; above 0 for a branch."""
+
+    def progress(self, step: int) -> float:
+        """Return the share of the updates that are done. A branch goes on from its run, and ends at 1."""
+        own = (step - self.first) / (self.last - self.first)
+        return self.fork_progress + (1 - self.fork_progress) * own
 
 
 def main_segment(config: Config) -> Segment:
@@ -51,18 +68,17 @@ def branch_segments(config: Config) -> list[Segment]:
                 f"phase of the run ({main.last} steps). Choose a share between warm-up and cooldown, or more "
                 "tokens."
             )
-        segments.append(Segment(fork, last, main.warmup, cooldown, share))
+        segments.append(Segment(fork, last, main.warmup, cooldown, share, main.progress(fork)))
     return segments
 
 
 def check_schedule(schedule: ScheduleConfig) -> None:
     """Raise UserError for an unknown schedule, or for shares that exceed one run."""
-    if schedule.name not in SHAPES:
-        hint = did_you_mean(schedule.name, SHAPES)
-        raise UserError(f"schedule.name={schedule.name}: no such schedule; {hint}")
-    if schedule.branches and schedule.name != "wsd":
+    decays = find_schedule(schedule).entry.decays
+    if schedule.branches and decays is not Decay.cooldown:
         raise UserError(
-            f"schedule.branches={list(schedule.branches)} needs a stable phase, which only schedule=wsd has."
+            f"schedule.branches={list(schedule.branches)} needs a stable phase, which schedule.name="
+            f"{schedule.name} has not. Choose schedule=wsd or another that decays in a cooldown."
         )
     if schedule.warmup is not None and schedule.warmup + schedule.cooldown > 1:
         raise UserError(
@@ -71,19 +87,62 @@ def check_schedule(schedule: ScheduleConfig) -> None:
         )
 
 
+def find_schedule(schedule: ScheduleConfig) -> Configured[RegisteredSchedule]:
+    """Return the schedule of the learning rate. Raises UserError for an unknown name or a bad option."""
+    return SCHEDULES.lookup(ModuleConfig(schedule.name, schedule.options))
+
+
+def ends_decayed(schedule: ScheduleConfig) -> bool:
+    """Return whether a run ends at a decayed learning rate. Only such a checkpoint is compared."""
+    decays = find_schedule(schedule).entry.decays
+    return decays is Decay.whole or (decays is Decay.cooldown and schedule.cooldown > 0)
+
+
 def learning_rate(schedule: ScheduleConfig, segment: Segment, step: int) -> float:
     """Return the learning rate of the update from `step` to `step + 1`, as a share of the peak. It is an
     argument of the compiled step, not a constant in it, so runs of every length share one program."""
     if step < segment.warmup:
         return (step + 1) / segment.warmup
-    if schedule.name == "cosine":
-        progress = (step - segment.warmup) / max(1, segment.last - segment.warmup)
-        return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-    remaining = segment.last - step
-    if schedule.name == "wsd" and remaining <= segment.cooldown:
-        return schedule.floor + (1 - schedule.floor) * remaining / (segment.cooldown + 1)
-    return 1.0
+    return factor(find_schedule(schedule), _place(schedule, segment, step, segment.warmup))
+
+
+def values_at(config: Config, segment: Segment, step: int) -> dict[str, float]:
+    """Return the other numbers that change over the run, by key, at the update from `step` to `step + 1`.
+    They have no warm-up. Raises UserError for a number that cannot change, or for an unknown schedule."""
+    schedule = config.schedule
+    if not schedule.values:
+        return {}
+    rate = learning_rate(schedule, segment, step)
+    place = replace(_place(schedule, segment, step, 0), rate=rate)
+    scheduled = scheduled_values(config).items()
+    return {key: item.value * factor(item.schedule, place) for key, item in scheduled}
+
+
+def check_course(config: Config) -> None:
+    """Raise UserError for a learning rate or another number that is not finite at some step, and for a
+    learning rate that does not fall although its schedule is registered as one that does."""
+    schedule, segment = config.schedule, main_segment(config)
+    steps = [*range(0, segment.last, -(-segment.last // CHECKED_STEPS)), segment.last - 1]
+    rates = [learning_rate(schedule, segment, step) for step in steps]
+    for step, rate in zip(steps, rates, strict=True):
+        values = {f"schedule.name={schedule.name}: the factor of the learning rate": rate}
+        values |= {f"schedule.values.{k}: its value": v for k, v in values_at(config, segment, step).items()}
+        for text, value in values.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"{text} is {value} at step {step}. Give finite numbers from 0 up.")
+    rates = [rate for step, rate in zip(steps, rates, strict=True) if step >= segment.warmup]
+    if ends_decayed(schedule) and schedule.floor < 1 and len(rates) > 2 and rates[-1] >= max(rates):
+        raise UserError(
+            f"schedule.name={schedule.name} is registered as one that decays, but its last learning rate is "
+            'its largest. Register it with decays="never", or let it fall.'
+        )
+
+
+def _place(schedule: ScheduleConfig, segment: Segment, step: int, first: int) -> SchedulePlace:
+    cooldown, progress = segment.cooldown, segment.progress(step)
+    return SchedulePlace(step, first, segment.last, cooldown, progress, schedule.floor)
 
 
 def _cooldown_steps(schedule: ScheduleConfig, steps: int) -> int:
-    return max(1, round(schedule.cooldown * steps)) if schedule.name == "wsd" and schedule.cooldown else 0
+    falls = find_schedule(schedule).entry.decays is Decay.cooldown and schedule.cooldown
+    return max(1, round(schedule.cooldown * steps)) if falls else 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.config.schema.run import Config
 from harness.models.step_clock import StepClock
-from harness.training.schedule import Segment, learning_rate
+from harness.training.schedule import Segment, learning_rate, values_at
 
 
 class StepInputs(NamedTuple):
@@ -25,11 +25,12 @@ class StepInputs(NamedTuple):
 def step_inputs(config: Config, segment: Segment, step: int, *, clock: bool) -> StepInputs:
     """Return the inputs of the update from `step` to `step + 1`; `clock`: whether the run asks for its."""
     rate = config.optimizer.learning_rate * learning_rate(config.schedule, segment, step)
+    values = {key: np.float32(value) for key, value in values_at(config, segment, step).items()} or None
     if not clock:
-        return StepInputs(rate)
-    progress = np.float32(step / segment.last)
+        return StepInputs(rate, values=values)
+    progress = np.float32(segment.progress(step))
     place = StepClock(np.int32(step), progress, np.uint32(config.seed % 2**32), np.int32(0))
-    return StepInputs(rate, place)
+    return StepInputs(rate, place, values)
 
 
 def resting_inputs(config: Config, *, clock: bool) -> StepInputs:

@@ -53,7 +53,7 @@ def describe(config: Config) -> Facts:
     from harness.models.registry import import_modules
     from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent
-    from harness.training.schedule import branch_segments, main_segment
+    from harness.training.schedule import branch_segments, check_course, ends_decayed, main_segment
     from harness.training.trainable.trainable_model import make_trainable
 
     import_modules(config)
@@ -61,6 +61,7 @@ def describe(config: Config) -> Facts:
     data, mix = describe_run_data(config)
     steps = main_segment(config).last
     branch_segments(config)
+    check_course(config)
     model = build(config, data.vocabulary, data.end_token, data.image)
     check_mechanisms(model.spec)
     trainable_model = make_trainable(config, model)
@@ -100,6 +101,7 @@ def describe(config: Config) -> Facts:
         divisors=_axis_divisors(config, trainable_model.stored_specs),
         tokenizer=data.tokenizer,
         kernels=describe_kernels(model.spec.kernels),
+        ends_decayed=ends_decayed(config.schedule),
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
 

@@ -71,6 +71,7 @@ def facts(config: Config) -> Facts:
         data_fingerprint="d",
         eval_fingerprint="e",
         divisors={"fsdp": 8, "tensor": 1, "context": 128},
+        ends_decayed=config.schedule.name != "constant" and config.schedule.cooldown > 0,
     )
 
 

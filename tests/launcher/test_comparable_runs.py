@@ -96,6 +96,7 @@ def test_a_schedule_that_never_decays_leaves_nothing_to_compare(tmp_path):
     runs = pair(tmp_path)
     for run in runs:
         constant(run.config)
+    runs = [dataclasses.replace(run, facts=facts(run.config)) for run in runs]
     with pytest.raises(UserError, match=r"schedule.name=constant.*HOT_LR_LOOK.*schedule=wsd"):
         check_comparable(make_blocks(runs))
     check_comparable(make_blocks(runs[:1]))

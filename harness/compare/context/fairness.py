@@ -158,7 +158,11 @@ def _learning_rate(run: RunRecord) -> float | None:
 def _schedule(config: Mapping[str, Any]) -> str:
     schedule = config.get("schedule") or {}
     keys = [key for key in ("warmup", "cooldown", "floor") if number_or_none(schedule.get(key))]
-    return ", ".join([str(schedule.get("name", "")), *(f"{key} {schedule[key]:g}" for key in keys)])
+    settings = [f"{key} {schedule[key]:g}" for key in keys]
+    options, values = (dict_or_empty(schedule.get(node)) for node in ("options", "values"))
+    settings += [f"{key} {value}" for key, value in options.items()]
+    settings += [f"{key} by {dict_or_empty(node).get('name')}" for key, node in values.items()]
+    return ", ".join([str(schedule.get("name", "")), *settings])
 
 
 def _tuning(entry: Any) -> str:

@@ -32,7 +32,7 @@ class RunTerms:
     tokens: int
     """Tokens of the whole run."""
     schedule: tuple[Any, ...]
-    """Name, warm-up, cooldown and floor."""
+    """Name, warm-up, cooldown, floor, and what the schedule gives its options and other numbers."""
     branches: tuple[Any, ...]
     """Shares of the tokens at which cooldown branches end."""
     from_log: bool = False
@@ -60,6 +60,7 @@ def make_terms(
     """Return the terms of a run. config: its resolved config, plain; empty for a log."""
     schedule = config.get("schedule") or {}
     shape = tuple(schedule.get(key) for key in ("name", "warmup", "cooldown", "floor"))
+    shape += tuple(schedule.get(key) or {} for key in ("options", "values"))
     branches = schedule.get("branches")
     branches = tuple(branches) if isinstance(branches, list) else ()
     return RunTerms(facts, tuple(touches), data_seed, tokens, shape, branches, from_log)

@@ -27,13 +27,6 @@ class MatchBy(Enum):
     none = "none"
 
 
-class DataKind(Enum):
-    """Kind of training data."""
-
-    text = "text"
-    images = "images"
-
-
 class Remat(Enum):
     """Rematerialisation in the backward pass: none, all except products with weights, or everything."""
 
@@ -282,8 +275,10 @@ class DataConfig:
     horizon: int | None = None
     """Token budget to which `stages` refer: ${scale.tokens}, since a batch depends only on the data config,
     the data seed and the step. Null without stages."""
-    kind: DataKind = DataKind.text
-    """Kind of data: text or images."""
+    kind: str = "text"
+    """Registered kind of data: text, images, or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of data of your own."""
     label_dropout: float = 0.1
     """Share of image examples that train without their label, for classifier-free guidance."""
 
@@ -402,11 +397,6 @@ def loss_piece_tokens(vocabulary: int) -> int:
 def num_steps(config: Config) -> int:
     """Return the number of optimizer steps: the token budget over tokens per step, rounded down."""
     return config.scale.tokens // (config.scale.batch * config.data.sequence_length)
-
-
-def ends_decayed(schedule: ScheduleConfig) -> bool:
-    """Return whether a run ends at a decayed learning rate. Only such a checkpoint is compared."""
-    return schedule.name == "cosine" or (schedule.name == "wsd" and schedule.cooldown > 0)
 
 
 def field_type(key: str) -> Any:

@@ -20,7 +20,7 @@ from harness.compare.checkpoints.replay_check import (
     find_mismatches,
     largest_difference,
 )
-from harness.config.schema.run import Config, ends_decayed
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
 from harness.core.jax_setup.jax_variables import drop_jax_options
@@ -163,6 +163,8 @@ def _evaluate(
     step_range: StepRange, programs: RunPrograms, segment: Segment, step: int, state: TrainState
 ) -> list[EvalRow]:
     """Return a row per held-out domain if the run recorded an evaluation at this step, otherwise none."""
+    from harness.training.schedule import ends_decayed
+
     if step not in step_range.evaluated_steps:
         return []
     decayed = step == segment.last and ends_decayed(programs.config.schedule)

@@ -36,6 +36,7 @@ def tune_learning_rates(
     if configs[0].tune.name is TuneTarget.none:
         return configs, {}
     _check_tuning(configs)
+    _check_decay(runs)
     smallest = _smallest_scale(configs)
     _tune_missing(sweep, smallest, launch, note)
     results = _read_results(sweep.tune, note)
@@ -51,12 +52,15 @@ def _check_tuning(configs: Sequence[Config]) -> None:
             f"tune.seed={settings.seed}: the sweep itself trains on this seed, where a rate picked on it "
             f"flatters its variant. Choose one outside {seeds}."
         )
-    schedule = configs[0].schedule
-    if schedule.name == "constant" or (schedule.name == "wsd" and not schedule.cooldown):
-        raise UserError(
-            f"tune=lr: schedule.name={schedule.name} without a cooldown never decays, and losses before the "
-            "decay are not compared. Choose schedule=wsd or schedule=cosine."
-        )
+
+
+def _check_decay(runs: Sequence[Run]) -> None:
+    for run in runs:
+        if not run.facts.ends_decayed:
+            raise UserError(
+                f"tune=lr: schedule.name={run.config.schedule.name} without a cooldown never decays, and "
+                "losses before the decay are not compared. Choose schedule=wsd or schedule=cosine."
+            )
 
 
 def _smallest_scale(configs: Sequence[Config]) -> list[Config]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ from harness.parallel.sharding.sequence_parallel import per_device
 class LossTerms:
     """Terms of the loss beside the cross-entropy."""
 
-    z_loss: float = 0.0
-    """Weight of the mean squared log-partition."""
+    z_loss: float | Array = 0.0
+    """Weight of the mean squared log-partition; an array if it changes over the run."""
     softcap: float | None = None
     """Bound of the logits: l becomes softcap tanh(l / softcap); None: none."""
     vocabulary: int | None = None
@@ -56,7 +56,7 @@ def needs_pieces(tokens: int, vocabulary: int) -> bool:
     return tokens * vocabulary > shards * LOSS_PIECE_VALUES
 
 
-def loss_of_logits(logits_BTV: Array, target_BT: Array, z_loss: float) -> MeanLoss:
+def loss_of_logits(logits_BTV: Array, target_BT: Array, z_loss: float | Array) -> MeanLoss:
     """Return the loss of whole logits. Here each token's loss has a gradient too."""
     # Selected by comparison: an index would gather over a vocabulary that is sharded.
     is_target_BTV = target_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
@@ -65,7 +65,6 @@ def loss_of_logits(logits_BTV: Array, target_BT: Array, z_loss: float) -> MeanLo
     return _mean_loss(partition_BT - target_logit_BT, partition_BT, z_loss)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def loss_in_pieces(
     x_BTD: Float[Array, "B T D"],
     table_VD: Float[Array, "V D"],
@@ -73,13 +72,23 @@ def loss_in_pieces(
     terms: LossTerms,
 ) -> MeanLoss:
     """Return the loss of logits x @ table.T. `table_VD` is the parameter in float32, split as its axes
-    `vocabulary` and `width` are; products take it in the dtype of x."""
+    `vocabulary` and `width` are; products take it in the dtype of x. With a z-loss that changes over the run
+    the head is computed twice: the loss is a straight line in its weight."""
+    if not isinstance(terms.z_loss, Array):
+        return _loss_in_pieces(x_BTD, table_VD, target_BT, terms)
+    both = (replace(terms, z_loss=weight) for weight in (0.0, 1.0))
+    without, whole = (cast(MeanLoss, _loss_in_pieces(x_BTD, table_VD, target_BT, each)) for each in both)
+    return whole._replace(mean=without.mean + terms.z_loss * (whole.mean - without.mean))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _loss_in_pieces(x_BTD: Array, table_VD: Array, target_BT: Array, terms: LossTerms) -> MeanLoss:
     device_loss = partial(_device_losses, terms=terms)
     loss_BT, partition_BT = _on_mesh(device_loss, ("losses", "losses"))(x_BTD, table_VD, target_BT)
     return _mean_loss(loss_BT, partition_BT, terms.z_loss)
 
 
-def _mean_loss(loss_BT: Array, partition_BT: Array, z_loss: float) -> MeanLoss:
+def _mean_loss(loss_BT: Array, partition_BT: Array, z_loss: float | Array) -> MeanLoss:
     mean = jnp.mean(loss_BT) + z_loss * jnp.mean(jnp.square(partition_BT))
     return MeanLoss(mean, loss_BT, partition_BT)
 
@@ -98,7 +107,7 @@ def _backward(terms: LossTerms, gradients: tuple[Array, Array], slope: MeanLoss)
     return (dx_BTD * slope.mean).astype(dx_BTD.dtype), dtable_VD * slope.mean, None
 
 
-loss_in_pieces.defvjp(_forward, _backward)
+_loss_in_pieces.defvjp(_forward, _backward)
 
 
 def _on_mesh(device_loss: Callable[..., Any], outputs: tuple[str, ...]) -> Callable[..., tuple[Array, ...]]:
@@ -168,7 +177,7 @@ class _Head:
         partition_N = jnp.log(sum_N) + highest_N
         return partition_N - target_logit_N, partition_N
 
-    def slopes(self, logits_NV: Array, target_N: Array, partition_N: Array, z_loss: float) -> Array:
+    def slopes(self, logits_NV: Array, target_N: Array, partition_N: Array, z_loss: float | Array) -> Array:
         """Return the gradient of one token's terms of the loss with respect to x @ table.T."""
         probability_NV = jnp.exp(logits_NV - partition_N[:, None])
         slope_NV = probability_NV * (1 + 2 * z_loss * partition_N)[:, None]

@@ -107,6 +107,9 @@ class Facts:
     """Sources by name; empty: not described."""
     kernels: list[str] = field(default_factory=list)
     """Phrase for each kernel of attention and experts, such as `attention: cuDNN`; empty: not described."""
+    ends_decayed: bool = True
+    """True if the learning rate has decayed at the end, and where it was not described, since evaluations
+    record it too."""
 
     @property
     def table_rows(self) -> int:

@@ -78,4 +78,5 @@ def _program_key(specs: ProgramSpecs) -> list[Any]:
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
     shape = [dataclasses.asdict(model.shape), model.spec.end_token, list(specs.mesh.shape.items())]
     nodes = (config.model, config.compute, config.loss, optimizer, finetune)
-    return [*map(to_plain, nodes), sizes, shape, config.imports]
+    timed = sorted(config.schedule.values)
+    return [*map(to_plain, nodes), sizes, shape, timed, config.imports]
