@@ -61,8 +61,6 @@ class Mechanism:
     """True if the module can work on one shard of a sequence (`rotary.sequence_shards`,
     `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
     and only its shard of the output is kept."""
-    scans: bool = True
-    """False if layers differ by more than the period, so that they are unrolled."""
     gives: tuple[str, ...] = ()
     """Names of the arrays [B, T, ...] that it gives to the mechanisms after it (`sockets.told`)."""
     kernel: Callable[[LayerContext, Any], KernelChoice | None] = lambda context, options: None
@@ -98,7 +96,7 @@ class ConfiguredModule(Configured[Mechanism]):
         declared = self.entry.executed_flops
         if declared:
             return declared(context, self.options)
-        return _count_products(self, unsharded(context, self.period if self.entry.scans else None))
+        return _count_products(self, unsharded(context, self.period))
 
     def supports_sequence_parallel(self, context: LayerContext) -> bool:
         """Return whether the module can work on one shard of a sequence."""
@@ -148,8 +146,8 @@ def register_mechanism(
 ) -> Callable[[Module], Module]:
     """Return the decorator that registers a module, or a function that builds one, under `name`.
 
-    `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on, all optional. The
-    decorator raises UserError if another module has the name.
+    `options` is its frozen dataclass; `fields` are those of Mechanism from `model_flops` on, which may all be
+    left out. The decorator raises UserError if another module has the name.
     """
     for name_given in tuple(fields):
         fields[moved.current_name(name_given)] = fields.pop(name_given)
