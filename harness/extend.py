@@ -7,6 +7,21 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_conditioning`: a `Conditioning` of the diffusion transformer, which returns one `BranchModulation`
   per branch (`num_branches`).
 
+- `register_block`: a module of (stream, attend, feed), which returns the stream after both branches. The
+  stream is x [B, T, D], or what the class `stream` opens from it and closes to it.
+- `register_embedding`: a module of the tokens' rows of the table, which returns the input of the layers.
+- `register_position`: a function of (context, options), which returns the frequencies of a layer, [J], or
+  (frequencies, factor of the scores).
+- `register_head`: a module of (x, unembed), which returns float32 logits.
+- `register_objective`: a module of (`Forward`, tokens [B, T+1]), which returns an `ObjectiveLoss`;
+  `cross_entropy` is the loss of each token.
+
+- `register_optimizer`: a function of (`ParameterGroup`, options, learning rate), which returns an optax
+  transformation, or an `Optimizer`, whose gradient is taken, or which is judged, elsewhere.
+
+What a mechanism is told: each argument after those of its socket asks for one thing by its name, from `TOLD`
+or the `gives` of another registration. `SideOutputs` is what it may return beside its output.
+
 Contract:
 
 - `LayerContext`: facts about the layer, passed to the costs and the constructor; `shape` is a `ModelDims`.
@@ -14,27 +29,30 @@ Contract:
 - `RouterStats`: load, dropped tokens and auxiliary loss of a layer with experts.
 - `ConfiguredModule`: a mechanism with its options. In options, `tuple[ConfiguredModule, ...]` is a list of
   `{name, options}` nodes.
-- `NO_PERIOD`: the `period` of a mechanism of which no two layers are alike.
 - `UserError`: raise it for options that cannot work. The message names the key, the value and the way out.
 
 Building blocks:
 
 - `weight`, `zeros`, `constant`, `gain`: declare a parameter of random values, zeros, one constant, or ones.
+- `lookup`: rows of a table by index; its first axis is `vocabulary`.
 - `project`: x @ weight on any mesh. `gather_weight`: a parameter as an array in compute precision.
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
 - `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
   `recur`: outputs of a state that each token updates, token by token.
 - `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`: a variant overrides one of its
-  steps, `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`.
+  steps, `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`, and is registered by `register_softmax`,
+  which is `register_attention` with the costs of the base.
 - `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps;
   `block_means`, `own_block`, `earlier_blocks`, `spread_blocks`: by blocks of keys.
 - `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its
   tokens: a variant overrides `scores`, `choose`, `apply` or `auxiliary`, and is registered by
-  `register_experts`, which is `register_feedforward` with the balance and the kernel of `MoE`.
+  `register_experts`, which is `register_feedforward` with the costs, balance and kernel of `MoE`.
+- `per_matrix`: a transformation of hidden matrices as stacks [L, I, O]. `partition`: one for hidden matrices
+  and another for the rest. `orthogonal_factor`: Muon's iteration on such a stack.
 """
 
 from harness.core.errors import UserError
-from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention
+from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention, register_softmax
 from harness.models.attention.kernels.blocks import block_means, earlier_blocks, own_block, spread_blocks
 from harness.models.attention.kernels.scores import (
     attention_scores,
@@ -48,7 +66,7 @@ from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
 from harness.models.feedforward.routing import Routing
 from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.layers import RMSNorm, Rotary, gather_weight, project
-from harness.models.mechanism import NO_PERIOD, LayerContext, MatmulFlops, ModelDims, RouterStats
+from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.parameters import constant, gain, weight, zeros
 from harness.models.registry import (
     ConfiguredModule,
@@ -58,23 +76,42 @@ from harness.models.registry import (
 )
 from harness.models.sequence.recurrence import recur
 from harness.models.sequence.time_shift import ShortConvolution, shift_time
+from harness.models.sockets.entries import (
+    register_block,
+    register_embedding,
+    register_head,
+    register_objective,
+    register_position,
+)
+from harness.models.sockets.told import TOLD, SideOutputs
+from harness.models.text.embedding import lookup
+from harness.models.text.objective import Forward, ObjectiveLoss, cross_entropy
+from harness.training.optimizers.muon import orthogonal_factor
+from harness.training.optimizers.parameter_group import ParameterGroup
+from harness.training.optimizers.per_matrix import partition, per_matrix
+from harness.training.optimizers.registry import Optimizer, register_optimizer
 
 __all__ = [
+    "TOLD",
     "BranchModulation",
     "Conditioning",
     "ConfiguredModule",
+    "Forward",
     "GroupedOptions",
     "LayerContext",
     "MatmulFlops",
     "MoE",
     "MoEOptions",
     "ModelDims",
-    "NO_PERIOD",
+    "ObjectiveLoss",
+    "Optimizer",
+    "ParameterGroup",
     "RMSNorm",
     "Rotary",
     "RouterStats",
     "Routing",
     "ShortConvolution",
+    "SideOutputs",
     "SoftmaxAttention",
     "SwiGLU",
     "UserError",
@@ -82,17 +119,29 @@ __all__ = [
     "best_keys",
     "block_means",
     "constant",
+    "cross_entropy",
     "earlier_blocks",
     "gain",
     "gather_weight",
+    "lookup",
     "num_branches",
+    "orthogonal_factor",
     "own_block",
+    "partition",
+    "per_matrix",
     "project",
     "recur",
     "register_attention",
+    "register_block",
     "register_conditioning",
+    "register_embedding",
     "register_experts",
     "register_feedforward",
+    "register_head",
+    "register_objective",
+    "register_optimizer",
+    "register_position",
+    "register_softmax",
     "shift_time",
     "softmax_weights",
     "spread_blocks",

@@ -141,7 +141,7 @@ class ModelSpec:
             return f"model.position.name={self.own_position.name} makes them differ"
         parts = (self.attention, self.feedforward)
         entries = [nested.entry for part in parts for nested in part.nested()]
-        by_layer = [entry.name for entry in entries if entry.gives or not entry.scans]
+        by_layer = [entry.name for entry in entries if entry.gives]
         return f"'{by_layer[0]}' makes them differ" if by_layer else None
 
     @property

@@ -6,9 +6,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from harness.models.layers import gather_rounded
 from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, out_sharding, partition_spec
 from harness.parallel.sharding.sequence_parallel import num_shards, per_device
 
@@ -30,6 +32,11 @@ def lookup_rows(
     specs = (partition_spec("vocabulary", None), partition_spec("rows", None))
     lookup = per_device(partial(_lookup_in_shard, dtype=dtype), specs, partition_spec("rows", None, None))
     return lookup(table_VD, tokens_BT)
+
+
+def lookup(table: nnx.Param, ids_BT: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+    """Return the rows of a parameter, whose axes are `vocabulary` and `width`, for these indices."""
+    return lookup_rows(gather_rounded(table, dtype), ids_BT, dtype)
 
 
 def _lookup_in_shard(table_VD: Array, tokens_BT: Array, dtype: jnp.dtype) -> Array:
