@@ -22,7 +22,7 @@ from flax import nnx
 from jax import Array
 
 from harness import moved
-from harness.config.registry import Configured, Registry
+from harness.config.registry import Configured, NoOptions, Registry
 from harness.config.schema import run
 from harness.config.users_modules import find_modules
 from harness.core.errors import UserError
@@ -96,6 +96,10 @@ class ConfiguredModule(Configured[Mechanism]):
         declared = self.entry.executed_flops
         if declared:
             return declared(context, self.options)
+        return self.counted_flops(context)
+
+    def counted_flops(self, context: LayerContext) -> MatmulFlops:
+        """Return the FLOPs of the products in the traced module, counting replicated work once."""
         return _count_products(self, unsharded(context, self.period))
 
     def supports_sequence_parallel(self, context: LayerContext) -> bool:
@@ -142,7 +146,7 @@ CONDITIONING: Registry[Mechanism] = Registry("conditioning", "model.conditioning
 
 
 def register_mechanism(
-    registry: Registry[Mechanism], name: str, options: type, **fields: Any
+    registry: Registry[Mechanism], name: str, options: type = NoOptions, **fields: Any
 ) -> Callable[[Module], Module]:
     """Return the decorator that registers a module, or a function that builds one, under `name`.
 
