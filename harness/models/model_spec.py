@@ -24,6 +24,7 @@ from harness.models.sockets.entries import (
     POSITIONS,
     ConfiguredSocket,
 )
+from harness.models.sockets.told import asked_names
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,12 @@ class ModelSpec:
         parts = (self.attention, self.feedforward)
         entries = [nested.entry for part in parts for nested in part.nested()]
         by_layer = [entry.name for entry in entries if entry.gives]
-        return f"'{by_layer[0]}' makes them differ" if by_layer else None
+        if by_layer:
+            return f"'{by_layer[0]}' gives something to the layers after it"
+        calls = [(entry.implementation, 2) for entry in entries] + [(self.block.entry.implementation, 4)]
+        classes = [(call, own) for call, own in calls if isinstance(call, type)]
+        random = [call.__name__ for call, own in classes if "key" in asked_names(call.__call__, own)]
+        return f"{random[0]} draws random numbers in each of them" if random else None
 
     @property
     def executed_contexts(self) -> list[LayerContext]:

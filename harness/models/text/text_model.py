@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, Config
+from harness.core.errors import UserError
 from harness.models import flops, sizing
 from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
@@ -49,6 +50,11 @@ class TextModel(Model, PredictsTokens):
     def row_length(self) -> int:
         """Number of tokens in one example: the sequence length, plus one for the last target."""
         return self.spec.sequence_length + 1
+
+    @property
+    def table_rows(self) -> int:
+        """Number of rows of embedding and head, with those that are no token."""
+        return self.spec.table_rows
 
     @property
     def cache_bytes(self) -> float:
@@ -164,6 +170,7 @@ def _add_auxiliary(loss: Array, signals: dict[str, RouterStats], more: Array | N
 def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> TextModel:
     """Build the decoder of a run. Raises UserError for a config that has none. `end_token` ends a document,
     for a config that masks documents."""
+    _check_sockets(config)
     length = config.data.sequence_length
     check_divides({"context": config.mesh.context}, "time", length)
     shape = sizing.choose_dims(config.model, config.scale.parameters, vocabulary, length)
@@ -176,3 +183,22 @@ def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> 
     pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
     spec = replace(spec, pipeline=pipeline, products=config.compute.products, objective=config.objective)
     return TextModel.assemble(spec, compute)
+
+
+def _check_sockets(config: Config) -> None:
+    """Raise UserError where a node of one's own meets a setting that it cannot follow."""
+    objective, model = config.objective.name, config.model
+    if objective != "next_token" and config.loss.z_loss:
+        raise UserError(
+            f"loss.z_loss={config.loss.z_loss} is a term of the next-token loss, but objective.name={objective}"
+            " says itself what is minimised. Set loss.z_loss=0."
+        )
+    nodes = {"objective": objective, "model.embedding": model.embedding.name, "model.head": model.head.name}
+    own = [
+        f"{key}.name={name}" for key, name in nodes.items() if name not in ("next_token", "table", "linear")
+    ]
+    if own and config.mesh.context > 1:
+        raise UserError(
+            f"mesh.context={config.mesh.context} splits sequences, but {own[0]} works on whole ones. Set it to"
+            " 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
+        )
