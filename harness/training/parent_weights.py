@@ -1,6 +1,7 @@
 """Weights of a checkpoint: in the layout of a run that starts from it, or on the host.
 
-Only weights are read, never the optimizer's moments: a start does not need them, and they are twice as large.
+Only weights are read, not the optimizer's moments: a start does not need them, and they are twice as large.
+An optimizer whose judged parameters are others than the trained ones is the exception.
 """
 
 from __future__ import annotations
@@ -84,15 +85,25 @@ def load_weights(run: RunDir, step: int, config: Config, model: Model) -> dict[s
 
 def _restore_weights(run: RunDir, step: int, specs: ProgramSpecs, resize: bool = False) -> Params:
     """Restore the weights that a model computes with, by its stored paths, with `resize` as `restore`."""
-    moments = jax.tree.map(lambda _: ..., specs.state.optimizer)  # Orbax leaves these out
     absolute_run = RunDir(run.path.resolve())  # Orbax takes no relative path
-    params = restore(absolute_run, step, TrainState(specs.state.params, moments), resize).params
+    params = _restore_judged(absolute_run, step, specs, resize)
     trainable = specs.trainable_model
     if not trainable.lora_factors:
         return params
     shardings = {path: specs.param_shardings[path] for path in trainable.model.stored_specs}
     with specs.mesh_context():
         return jax.jit(trainable.merged_params, out_shardings=shardings)(params)
+
+
+def _restore_judged(run: RunDir, step: int, specs: ProgramSpecs, resize: bool) -> Params:
+    """Restore the parameters that a run is judged by. Only where its optimizer computes them from its state
+    is that read too."""
+    if specs.optimizer.judged is None:
+        moments = jax.tree.map(lambda _: ..., specs.state.optimizer)  # Orbax leaves these out
+        return restore(run, step, TrainState(specs.state.params, moments), resize).params
+    state = restore(run, step, specs.state, resize)
+    with specs.mesh_context():
+        return jax.jit(specs.judged_params, out_shardings=dict(specs.param_shardings))(state)
 
 
 def _change_stacking(params: Params, specs: ProgramSpecs, model: Model) -> Params:

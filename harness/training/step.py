@@ -17,6 +17,7 @@ from harness.training.optimizers.stored_dtypes import round_like, widen
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
+from harness.training.schedules.values import Z_LOSS
 
 class TrainState(NamedTuple):
     """Parameters by stored path, and the state of the optimizer."""
@@ -39,7 +40,7 @@ Step = Callable[[TrainState, Int[Array, "M B T1"], StepInputs], StepResult]
 def make_step(
     model: Model | TrainableModel,
     config: OptimizerConfig,
-    optimizer: optax.GradientTransformation,
+    optimizer: RunOptimizer,
     trainable_paths: Collection[str] | None = None,
     z_loss: float = 0.0,
 ) -> Step:
@@ -54,15 +55,19 @@ def make_step(
         trainable, frozen = split_trainable(state.params, trainable_paths)
 
         def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"], clock: StepClock | None):
-            return model.loss(trainable | frozen, tokens_BT1, z_loss, clock)
+            return model.loss(trainable | frozen, tokens_BT1, weight, clock)
 
+        weight = (inputs.values or {}).get(Z_LOSS, z_loss)
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (loss, router_stats), grads = _mean_gradient(gradient, trainable, tokens_MBT1, inputs.clock)
+        descent = optimizer.at_step(inputs)
+        point = descent.at(trainable, state.optimizer) if descent.at else trainable
+        (loss, router_stats), grads = _mean_gradient(gradient, point, tokens_MBT1, inputs.clock)
         norm = optax.tree.norm(grads)
-        clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.clip_norm / (norm + 1e-9)), grads)
+        bound = (inputs.values or {}).get("optimizer.clip_norm", config.clip_norm)
+        clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, bound / (norm + 1e-9)), grads)
         wide = widen(trainable)
-        updates, moments = optimizer.update(clipped, state.optimizer, wide)
-        new_params = jax.tree.map(lambda p, u: p - inputs.learning_rate * u, wide, updates)
+        updates, moments = descent.update(clipped, state.optimizer, wide, value=loss)
+        new_params = jax.tree.map(jnp.add, wide, updates)
         new_params = model.update_after_step(new_params | frozen, router_stats)
         params = round_like(new_params, state.params, state.optimizer)
         return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(router_stats)])

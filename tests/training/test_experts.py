@@ -16,10 +16,10 @@ from harness.models.mup import learning_rate_scale
 from harness.records.paths import RunDir
 from harness.records.run import metrics
 from harness.records.run.status import State
-from harness.training.optimizers.muon import hidden_matrices
-from harness.training.optimizers.optimizer import make_optimizer
+from harness.training.optimizers.matrices import hidden_matrices
 from harness.training.step import METRICS, TrainState, make_step
 from harness.training.step_inputs import StepInputs
+from harness.training.trainable.trainable_model import make_trainable
 from harness.worker.describe import describe
 from tests.training.runs import TINY, curve, prepare, train
 
@@ -38,8 +38,7 @@ TOKENS_BT1: Any = np.random.default_rng(0).integers(0, 257, (8, 33), dtype=np.in
 def one_step(microbatches, *overrides):
     config = compose([*TINY, *EXPERTS, *overrides])
     model = build(config, 257)
-    decay = {path: spec.deviation > 0 for path, spec in model.param_specs.items()}
-    optimizer = make_optimizer(config.optimizer, decay, model.learning_rate_scales, hidden_matrices(model))
+    optimizer = make_trainable(config, model).build_optimizer(config.optimizer)
     params = jax.tree.map(jnp.asarray, model.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(model, config.optimizer, optimizer))

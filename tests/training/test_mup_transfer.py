@@ -18,6 +18,7 @@ from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
+    FinetuneConfig,
     MatchBy,
     ModelConfig,
     ModuleConfig,
@@ -29,14 +30,15 @@ from harness.core.errors import UserError
 from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary
 from harness.models.sockets.told import Told
-from harness.models.text.layer import Carry, apply_layer
 from harness.models.text.decoder import Decoder
-from harness.training.optimizers import optimizer as optimizer
-from harness.training.optimizers.muon import hidden_matrices
-from harness.training.optimizers.optimizer import make_optimizer
+from harness.models.text.layer import Carry, apply_layer
+from harness.training.optimizers import parameter_group
+from harness.training.optimizers.matrices import hidden_matrices
+from harness.training.optimizers.registry import Optimizer
+from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.step import TrainState, make_step
 from harness.training.step_inputs import StepInputs
-from harness.training.trainable.trainable_model import Params
+from harness.training.trainable.trainable_model import Params, TrainableModel
 
 BASE, WIDTHS = 32, (64, 128, 256)
 SEEDS, STEPS, RATE = range(4), 4, 0.002
@@ -79,13 +81,17 @@ def model(width: int, base: int | None, compute: ComputeConfig | None = None, **
     return build(config, VOCABULARY)
 
 
-def optimizer_of(built: Model, name: str = "adamw") -> optax.GradientTransformation:
-    decay = {path: spec.deviation > 0 for path, spec in built.stored_specs.items()}
-    return make_optimizer(OPTIMIZERS[name], decay, built.learning_rate_scales, hidden_matrices(built))
+def run_optimizer_of(built: Model, name: str = "adamw") -> RunOptimizer:
+    return TrainableModel(built, FinetuneConfig(), None, {}).build_optimizer(OPTIMIZERS[name])
+
+
+def optimizer_of(built: Model, name: str = "adamw") -> Optimizer:
+    """At a learning rate of -1, so that its updates are the descent directions."""
+    return run_optimizer_of(built, name).at_step(StepInputs(-1.0))
 
 
 def lowered_step(built: Model, name: str = "adamw") -> jax.stages.Lowered:
-    descent = optimizer_of(built, name)
+    descent = run_optimizer_of(built, name)
     params: Any = {
         path: jax.ShapeDtypeStruct(spec.shape, jnp.float32) for path, spec in built.stored_specs.items()
     }
@@ -179,7 +185,7 @@ def test_at_the_base_width_the_program_is_the_one_without_the_rule(tied, monkeyp
 
     plain, same, other = program(None), program(64), program(32)
     monkeypatch.setattr(Decoder, "_scale", lambda self, x_BTD, factor: x_BTD)
-    monkeypatch.setattr(optimizer, "_scale_per_path", lambda rate_scales: optax.identity())
+    monkeypatch.setattr(parameter_group, "_scale_per_path", lambda rate_scales: optax.identity())
     assert plain == same == program(None)
     assert plain != other
 

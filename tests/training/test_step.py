@@ -8,9 +8,9 @@ import pytest
 
 from harness.config.compose import compose
 from harness.models import TextModel, build
-from harness.training.optimizers.optimizer import make_optimizer
 from harness.training.step import TrainState, make_step
 from harness.training.step_inputs import StepInputs
+from harness.training.trainable.trainable_model import make_trainable
 from tests.training.runs import TINY
 
 CONFIG = compose(list(TINY))
@@ -20,7 +20,7 @@ DECAY = {path: spec.deviation > 0 for path, spec in MODEL.param_specs.items()}
 
 
 def one_step(microbatches: int, z_loss: float = 0.0):
-    optimizer = make_optimizer(CONFIG.optimizer, DECAY, MODEL.learning_rate_scales)
+    optimizer = make_trainable(CONFIG, MODEL).build_optimizer(CONFIG.optimizer)
     params = jax.tree.map(jnp.asarray, MODEL.init(0))
     tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
     step = jax.jit(make_step(MODEL, CONFIG.optimizer, optimizer, z_loss=z_loss))

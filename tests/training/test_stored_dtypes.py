@@ -19,7 +19,6 @@ from harness.models.text import cross_entropy
 from harness.parallel.sharding.mesh import abstract_mesh
 from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.status import State
-from harness.training.optimizers.optimizer import OPTIMIZERS
 from harness.training.optimizers.stored_dtypes import RoundedState
 from harness.training.output.checkpointer import RestoreError, restore
 from harness.training.parent_weights import load_parent_weights, load_weights
@@ -121,7 +120,7 @@ def specs_of(*overrides) -> ProgramSpecs:
     return ProgramSpecs(config, model, abstract_mesh(config.mesh))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon"])
 @pytest.mark.parametrize("method", ["", pytest.param("lora", marks=pytest.mark.slow)])
 def test_every_optimizer_keeps_its_moments_so(name, method):
     state = specs_of(f"optimizer={name}", *BOTH, *METHODS.get(method, ())).state
@@ -168,10 +167,10 @@ def test_micro_batches_are_summed_in_float32():
         path: jax.ShapeDtypeStruct(s.shape, trainable.dtypes[path])
         for path, s in trainable.stored_specs.items()
     }
-    gradient = jax.value_and_grad(lambda p, t: trainable.loss(p, t, 0.0), has_aux=True)
+    gradient = jax.value_and_grad(lambda p, t, clock: trainable.loss(p, t, 0.0), has_aux=True)
     for count in (1, 4):
         tokens = jax.ShapeDtypeStruct((count, 2, 33), jnp.int32)
-        _, grads = jax.eval_shape(lambda p, t: _mean_gradient(gradient, p, t), params, tokens)
+        _, grads = jax.eval_shape(lambda p, t: _mean_gradient(gradient, p, t, None), params, tokens)
         assert {leaf.dtype for leaf in grads.values()} == {jnp.dtype("float32")}
 
 
@@ -225,7 +224,7 @@ def test_arms_of_other_precision_need_to_declare_it():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [None, *METHODS])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon"])
 def test_eight_devices_train_as_one_does(tmp_path, method, optimizer):
     """Within what a last bit does that tips a rounding."""
     two = ("model.heads=2", "compute.scan_layers=false", "compute.dtype=bfloat16")

@@ -15,17 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import P
 from jaxtyping import Array, Float
 
-from harness.models import Model
-from harness.models.mup import WIDTH_SCALED_AXES, expert_matrix, relative_width
-from harness.models.parameters import ParamSpec
+from harness.training.optimizers.adamw import AdamOptions
+from harness.training.optimizers.matrices import Matrices, Matrix, as_slices, as_stored
+from harness.training.optimizers.parameter_group import ParameterGroup
+from harness.training.optimizers.per_matrix import partition
+from harness.training.optimizers.registry import register_optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic x -> a x + b x^3 + c x^5, iterated on singular values. It raises small ones
@@ -36,48 +37,25 @@ EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """Shape of a hidden matrix as the product uses it, x_NI @ weight_IO. The stored array may have more
-    axes, or a slice per layer or expert."""
+class MuonOptions(AdamOptions):
+    """Momentum and iterations for matrices; Adam's options for the rest."""
 
-    rows: int
-    columns: int
-    rate: float
-    """Factor of the learning rate at this width; 1 at the base width."""
+    momentum: float = 0.95
+    ns_steps: int = 5
 
 
-Matrices = Mapping[str, Matrix]
-"""Hidden matrices by stored path."""
-
-
-def hidden_matrices(model: Model) -> dict[str, Matrix]:
-    """Return the parameters that Muon trains: all matrices except those with a vocabulary axis."""
-    relative = relative_width(model.spec.config, model.shape.width)
-    layer_paths = {path: model.stacking.canonical_paths(path)[0] for path in model.stored_specs}
-    specs = {path: expert_matrix(model.param_specs[layer]) for path, layer in layer_paths.items()}
-    return {
-        path: as_matrix(spec, num_contracted_axes(spec), relative)
-        for path, spec in specs.items()
-        if spec.deviation and len(spec.shape) > 1 and "vocabulary" not in spec.axes
-    }
-
-
-def num_contracted_axes(spec: ParamSpec) -> int:
-    """Return the number of leading axes that a product contracts."""
-    # A matrix that writes to the residual stream contracts all axes before the last one.
-    return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
-
-
-def as_matrix(spec: ParamSpec, contracted: int, relative: float) -> Matrix:
-    """Return a weight of one layer as a matrix. `relative`: width over base width."""
-    rows, columns = math.prod(spec.shape[:contracted]), math.prod(spec.shape[contracted:])
-    grown_in, grown_out = (
-        # Key-value heads do not grow: their number is a mechanism option, the same at every width.
-        relative if any(axis in WIDTH_SCALED_AXES and axis != "kv_heads" for axis in axes) else 1.0
-        for axes in (spec.axes[:contracted], spec.axes[contracted:])
-    )
-    longest, longest_at_base = max(rows, columns), max(rows / grown_in, columns / grown_out)
-    return Matrix(rows, columns, math.sqrt(grown_out / grown_in * longest_at_base / longest))
+@register_optimizer(
+    "muon", MuonOptions, rate_rule="spectral", flat_keys=("b1", "b2", "epsilon", "momentum", "ns_steps")
+)
+def muon(
+    parameters: ParameterGroup, options: MuonOptions, learning_rate: Any
+) -> optax.GradientTransformation:
+    """Build Muon for hidden matrices, at Adam's update size (arXiv:2502.16982), and Adam for the rest."""
+    momentum = optax.trace(options.momentum, nesterov=True)
+    orthogonal = scale_by_orthogonal(parameters.matrices, options.ns_steps)
+    adam = optax.scale_by_adam(options.b1, options.b2, options.epsilon)
+    direction = partition(parameters, matrices=optax.chain(momentum, orthogonal), others=adam)
+    return parameters.descent(direction, learning_rate)
 
 
 def scale_by_orthogonal(matrices: Matrices, steps: int) -> optax.GradientTransformation:
@@ -109,9 +87,17 @@ def orthogonalise(x_NIO: Float[Array, "N I O"], steps: int) -> Float[Array, "N I
     return x_NIO
 
 
+def orthogonal_factor(x_LIO: Float[Array, "L I O"], steps: int = 5) -> Float[Array, "L I O"]:
+    """Return `orthogonalise` of matrices of either orientation."""
+    if x_LIO.shape[1] <= x_LIO.shape[2]:
+        return orthogonalise(x_LIO, steps)
+    wide_LOI = jax.lax.optimization_barrier(x_LIO.swapaxes(1, 2))
+    return jax.lax.optimization_barrier(orthogonalise(wide_LOI, steps)).swapaxes(1, 2)
+
+
 def _as_wide_slices(update: Array, matrix: Matrix) -> Float[Array, "L I O"]:
     """Return one matrix per layer, replicated on every device, with the shorter side first."""
-    x_LIO = _reshard(update, P(*[None] * update.ndim)).reshape(-1, matrix.rows, matrix.columns)
+    x_LIO = as_slices(update, matrix)
     if matrix.rows <= matrix.columns:
         return x_LIO
     # Without the barrier XLA folds the transpose into the products, whose bits then depend on the number of
@@ -123,9 +109,4 @@ def _as_stored(x_LIO: Float[Array, "L I O"], matrix: Matrix, update: Array) -> A
     """Return the result in the shape and sharding of the update, at the size of Adam's."""
     if matrix.rows > matrix.columns:
         x_LIO = jax.lax.optimization_barrier(x_LIO).swapaxes(1, 2)
-    size = ADAM_RMS * math.sqrt(max(matrix.rows, matrix.columns))
-    return _reshard(size * x_LIO.reshape(update.shape), jax.typeof(update).sharding.spec)
-
-
-def _reshard(x: Array, spec: P) -> Array:
-    return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, spec)
+    return as_stored(ADAM_RMS * math.sqrt(max(matrix.rows, matrix.columns)) * x_LIO, update)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Int32, UInt32
 
 from harness.parallel.processes.agreement import put_sharded
+from harness.training.optimizers.registry import Optimizer
 from harness.training.optimizers.stochastic_rounding import NoiseKey, noise_key, round_to_bfloat16
 
 
@@ -25,9 +26,7 @@ class RoundedState(NamedTuple):
     seed: UInt32[Array, ""]
 
 
-def round_moments(
-    optimizer: optax.GradientTransformation, dtypes: Mapping[str, jnp.dtype]
-) -> optax.GradientTransformation:
+def round_moments(optimizer: Optimizer, dtypes: Mapping[str, jnp.dtype]) -> Optimizer:
     """Wrap an optimizer: moments in these dtypes by parameter path, and counted steps for `round_like`. It
     computes in float32. The seed of a new state is 0, until `with_seed`."""
 
@@ -38,19 +37,35 @@ def round_moments(
         return RoundedState(state, jnp.int32(0), jnp.uint32(0))
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, RoundedState]:
-        updates, inner = optimizer.update(updates, widen(state.inner), params)
+        updates, inner = optimizer.update(updates, widen(state.inner), params, **extra)
         key = noise_key(state.seed, state.step)
         inner = _round_tree(inner, state.inner, key, "moments")
         return updates, RoundedState(inner, state.step + 1, state.seed)
 
-    return optax.GradientTransformation(init, update)
+    return Optimizer(init, update, _read_wide(optimizer.at), _read_wide(optimizer.judged))
+
+
+def _read_wide(view: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any] | None:
+    """Return a function of parameters and state that computes in float32, for those of an optimizer whose
+    moments are rounded. What it returns is rounded to the nearest value of the dtype of its parameter."""
+    if view is None:
+        return None
+
+    def read(params: Any, state: RoundedState) -> Any:
+        return jax.tree.map(
+            lambda x, kept: x.astype(kept.dtype), view(widen(params), widen(state.inner)), params
+        )
+
+    return read
 
 
 def _moment_dtype(path: tuple[Any, ...], leaf: Array, dtypes: Mapping[str, jnp.dtype]) -> jnp.dtype:
     """Return the dtype of a leaf of an optimizer's state, whose last key is the path of its parameter."""
-    return dtypes.get(getattr(path[-1], "key", ""), leaf.dtype) if path else leaf.dtype
+    if not path or not jnp.issubdtype(leaf.dtype, jnp.floating):  # such as a count of steps
+        return leaf.dtype
+    return dtypes.get(getattr(path[-1], "key", ""), leaf.dtype)
 
 
 def round_like(new: Any, old: Any, optimizer: Any) -> Any:

@@ -24,8 +24,8 @@ _lock = Lock()
 
 
 def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredProgram:
-    """Return the program `name` (init, step, copy, evaluate or sample) of a run over an abstract mesh. A
-    process lowers it at most once. `platform` is the device's, such as cpu."""
+    """Return the program `name` (init, step, copy, judged, evaluate or sample) of a run over a mesh without
+    devices. A process lowers it at most once. `platform` is the device's, such as cpu."""
     key = (name, platform, hash_json(_program_key(specs)))
     with _lock:
         if key not in _lowerings:
@@ -46,6 +46,8 @@ def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...],
         case "copy":
             return lambda state: jax.tree.map(jnp.copy, state), (specs.state,), ()
         case "evaluate":
+        case "judged":
+            return specs.judged_params, (specs.state,), ()
             return make_evaluate(specs.trainable_model), (specs.params, specs.microbatch), ()
         case "sample":
             return make_sample(specs.model), (specs.params, specs.microbatch, specs.scalar), ()

@@ -11,7 +11,6 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import P
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
@@ -50,12 +49,19 @@ class ProgramSpecs:
         return make_trainable(self.config, self.model)
 
     @functools.cached_property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Optimizer of the trainable parameters, without the learning rate."""
+    def optimizer(self) -> RunOptimizer:
+        """Optimizer of the trainable parameters."""
         return self.trainable_model.build_optimizer(self.config.optimizer)
 
     @functools.cached_property
     def step(self) -> Step:
+    def judged_params(self, state: TrainState) -> Params:
+        """Return the parameters that are evaluated, sampled and exported, inside a trace: those that are
+        trained, or what the optimizer makes of them."""
+        trainable, frozen = split_trainable(state.params, self.trainable_model.trainable_paths)
+        judged = self.optimizer.judged
+        return judged(trainable, state.optimizer) | frozen if judged else state.params
+
         """Training step, not compiled."""
         model, config = self.trainable_model, self.config
         return make_step(model, config.optimizer, self.optimizer, model.trainable_paths, config.loss.z_loss)
@@ -70,7 +76,7 @@ class ProgramSpecs:
     @property
     def has_clock(self) -> bool:
         """Whether anything in the run asks for the place of a step."""
-        return self.model.asks_clock
+        return self.model.asks_clock or self.optimizer.asks_clock
 
     @property
     def scalar(self) -> jax.ShapeDtypeStruct:

@@ -111,12 +111,14 @@ class RunPrograms:
 
         def sample_batch(rows_BR: np.ndarray) -> jax.Array:
             rows = put_sharded(rows_BR, self._specs.row_sharding)
-            return self._program_sample(state.params, rows, np.float32(guidance))
+            return self._program_sample(params, rows, np.float32(guidance))
 
         return map_batches(sample_batch, rows_NR, self._specs.batch_shape[1])
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program that the training loop calls."""
+        params = self._judged(state)
+
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @property
@@ -125,8 +127,10 @@ class RunPrograms:
         return self._specs.trainable_model
 
     def remove_stored(self) -> None:
+        if self._judges_others:
+            self._program_judged  # noqa: B018
         """Remove the run's compiled programs from the cache, to be compiled again."""
-        for name in TRAINING_PROGRAMS:
+        for name in (*TRAINING_PROGRAMS, *(["judged"] if self._judges_others else [])):
             self._lowered(name).entry(self.devices).remove()
 
     @functools.cached_property
@@ -136,6 +140,14 @@ class RunPrograms:
     @functools.cached_property
     def _program_init(self) -> Program:
         return self._compile("init")
+
+    def _judged(self, state: TrainState) -> Params:
+        """Return the parameters that are evaluated and sampled."""
+        return self._program_judged(state) if self._judges_others else state.params
+
+    @property
+    def _judges_others(self) -> bool:
+        return self._specs.optimizer.judged is not None
 
     @functools.cached_property
     def _program_step(self) -> Program:
@@ -165,6 +177,10 @@ class RunPrograms:
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
     """Return the mask of the batch rows that this process feeds; None: all. Raises UserError."""
+    @functools.cached_property
+    def _program_judged(self) -> Program:
+        return self._compile("judged")
+
     count, sequences = batch_parts(config)
     rows = batch_sharding(lane_mesh(devices, config.mesh), sequences)
     return addressable_rows(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, sequences, 1))

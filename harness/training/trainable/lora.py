@@ -19,7 +19,7 @@ from jaxtyping import Float
 from harness.models import ParamSpec
 from harness.models.mup import expert_matrix
 from harness.parallel.sharding.axis_rules import out_sharding
-from harness.training.optimizers.muon import num_contracted_axes
+from harness.training.optimizers.matrices import num_contracted_axes
 
 Axes = tuple[str | None, ...]
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jaxtyping import Float
 
@@ -29,8 +28,10 @@ from harness.models import ImageModel, Model, ParamSpec, RouterStats, flops
 from harness.models.counting.jaxpr import count_function_flops
 from harness.models.layers import DTYPES
 from harness.models.mup import expert_matrix, learning_rate_scale, relative_width
-from harness.training.optimizers.muon import as_matrix, hidden_matrices
-from harness.training.optimizers.optimizer import make_optimizer
+from harness.training.optimizers.matrices import as_matrix, hidden_matrices
+from harness.training.optimizers.optimizer_parts import split_parameters
+from harness.training.optimizers.parameter_group import ParameterGroup
+from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.optimizers.stored_dtypes import round_moments, widen
 from harness.training.trainable.lora import LoraFactors, lora_product, make_factors
 
@@ -141,9 +142,20 @@ class TrainableModel:
         """Return the model's loss of each token, in nats, with merged weights."""
         return self.model.token_losses(self.merged_params(params), *inputs)
 
-    def build_optimizer(self, config: OptimizerConfig) -> optax.GradientTransformation:
-        """Build the optimizer of the trainable parameters. Both LoRA factors decay, so W + a b returns to W.
-        `a` has the learning rate of a matrix with W's inputs, `b` that of one whose input size is fixed."""
+    def build_optimizer(self, config: OptimizerConfig) -> RunOptimizer:
+        """Build the optimizer of the trainable parameters. Raises UserError for a bad choice."""
+        carried = self.model.spec.config.base_width is not None
+        group = self._trainable_group()
+        parts = split_parameters(config, group, self.canonical_paths, has_base_width=carried)
+        if {config.moment_dtype, self.model.compute.parameter_dtype} == {Precision.float32}:
+            return RunOptimizer(config, parts)
+        dtypes = self._kept_in(config.moment_dtype)
+        return RunOptimizer(config, parts, lambda optimizer: round_moments(optimizer, dtypes))
+
+    def _trainable_group(self) -> ParameterGroup:
+        """Return the trainable parameters with what an optimizer may know. Both LoRA factors decay, so
+        W + a b returns to W. `a` has the learning rate of a matrix with W's inputs, `b` that of one whose
+        input size is fixed."""
         model = self.model
         relative = relative_width(model.spec.config, model.shape.width)
         decay = {path: spec.deviation > 0 for path, spec in model.stored_specs.items()}
@@ -153,16 +165,11 @@ class TrainableModel:
                 factor_path = _factor_path(path, name)
                 decay[factor_path], rates[factor_path] = True, learning_rate_scale(spec, relative)
                 matrices[factor_path] = as_matrix(expert_matrix(spec), contracted, relative)
-        optimizer = make_optimizer(config, *map(self._only_trainable, (decay, rates, matrices)))
-        if {config.moment_dtype, model.compute.parameter_dtype} == {Precision.float32}:
-            return optimizer
-        return round_moments(optimizer, self._kept_in(config.moment_dtype))
+        group = ParameterGroup(self.stored_specs, decay, rates, matrices)
+        return group.only(set(filter(self._is_trainable, self.stored_specs)))
 
     def _is_trainable(self, path: str) -> bool:
         return self.trainable_paths is None or path in self.trainable_paths
-
-    def _only_trainable(self, by_path: Mapping[str, Any]) -> dict[str, Any]:
-        return {path: value for path, value in by_path.items() if self._is_trainable(path)}
 
     def _lora_update(self, path: str, params: Params) -> Array:
         a, b = (_factor_path(path, name) for name in "ab")

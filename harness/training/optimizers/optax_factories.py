@@ -1,0 +1,97 @@
+"""Functions of optax by their dotted names: `optax.adamw`, `optax.contrib.prodigy`, `optax.scale_by_yogi`.
+
+A function that takes a learning rate is an optimizer. Any other that returns a transformation is a direction,
+and learning rate and decay are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import optax
+import optax.contrib
+
+from harness.core.errors import UserError, did_you_mean
+
+OPTAX = "optax."
+MASKS = ("mask", "weight_decay_mask")
+"""Arguments that tell which parameters decay."""
+RUN_ARGUMENTS = ("learning_rate", "weight_decay", *MASKS)
+"""Arguments that the run gives: they are no options."""
+_PLAIN = bool | int | float | str | None
+
+Factory = Callable[..., optax.GradientTransformation]
+
+
+def find_factory(name: str, key: str) -> Factory:
+    """Return the function of a dotted name. Raises UserError; `key`: config node that holds the name."""
+    place, _, function = name.rpartition(".")
+    module = {"optax": optax, "optax.contrib": optax.contrib}.get(place)
+    factory = getattr(module, function, None)
+    if not inspect.isfunction(factory) or function.startswith("_"):
+        hint = did_you_mean(
+            name, [*_optimizers(optax, "optax"), *_optimizers(optax.contrib, "optax.contrib")]
+        )
+        raise UserError(f"{key}.name={name} is no function of optax: {hint}")
+    return factory
+
+
+def factory_options(name: str, factory: Factory) -> type:
+    """Return a frozen dataclass of the arguments of a function that a config can give."""
+    arguments = inspect.signature(factory).parameters.values()
+    fields = [(a.name, *_field(a)) for a in arguments if a.name not in RUN_ARGUMENTS and _is_plain(a)]
+    return dataclasses.make_dataclass(name.replace(".", "_"), fields, frozen=True, kw_only=True)
+
+
+def call_factory(
+    factory: Factory,
+    options: Mapping[str, Any],
+    learning_rate: Any,
+    weight_decay: Any,
+    decays: Mapping[str, bool],
+) -> tuple[optax.GradientTransformation, bool]:
+    """Call a function with its options and what it takes of the run. Return its transformation, and whether
+    that applies weight decay itself. Raises UserError if it returns something else."""
+    taken = inspect.signature(factory).parameters
+    given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    # Without weight decay of its own, a mask of it has no use.
+    masks = {name: dict(decays) for name in MASKS} if "weight_decay" in taken else {}
+    run = {name: value for name, value in (given | masks).items() if name in taken}
+    transformation = factory(**options, **run)
+    if not isinstance(transformation, optax.GradientTransformation):
+        raise UserError(
+            f"optimizer.name={factory.__module__}.{factory.__name__} returns no optimizer. Choose a function"
+            " of optax that returns a GradientTransformation, such as optax.adamw."
+        )
+    return transformation, "weight_decay" in taken
+
+
+def has_rate(factory: Factory) -> bool:
+    """Return whether a function takes a learning rate."""
+    return "learning_rate" in inspect.signature(factory).parameters
+
+
+def _optimizers(module: ModuleType, place: str) -> list[str]:
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [f"{place}.{name}" for name, function in functions if has_rate(function) and name[0] != "_"]
+
+
+def _is_plain(argument: inspect.Parameter) -> bool:
+    plain = (bool, int, float, str, type(None))
+    default = argument.default
+    items = default if isinstance(default, tuple) else (default,)
+    return default is argument.empty or all(isinstance(item, plain) for item in items)
+
+
+def _field(argument: inspect.Parameter) -> tuple[Any, Any]:
+    """Return type and default of an option."""
+    if argument.default is argument.empty:
+        return _PLAIN, dataclasses.field()
+    if isinstance(argument.default, tuple):
+        return tuple[_PLAIN, ...], dataclasses.field(default=argument.default)
+    kind = float if type(argument.default) is float else _PLAIN
+    return kind, dataclasses.field(default=argument.default)

@@ -1,0 +1,136 @@
+"""Parameters that one optimizer trains, and what it may know of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+from harness.config.registry import Configured
+from harness.models.parameters import ParamSpec
+from harness.models.step_clock import StepClock
+from harness.training.optimizers.matrices import Matrices
+from harness.training.optimizers.optax_factories import Factory, call_factory, has_rate
+from harness.training.optimizers.registry import Optimizer, OptimizerEntry, RateRule
+
+RateScales = Mapping[str, float]
+"""Factors of the learning rate by parameter path."""
+
+KEY_STREAM = 0x0B7
+"""Integer that tells random draws of the optimizer from those of the model."""
+
+
+FIRST_STEP = StepClock(0, 0.0, 0)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Trainable parameters by stored path. Gradients, updates and parameters are dicts by these paths."""
+
+    specs: Mapping[str, ParamSpec]
+    """Shape, axes and kind of each."""
+    decays: Mapping[str, bool]
+    """Flags of weight decay: true for matrices, false for gains."""
+    width_factors: RateScales
+    """Factors of Adam's learning rate at this width (`models.mup`); all 1 at the base width."""
+    matrices: Matrices = field(default_factory=dict)
+    """Hidden matrices among them."""
+    weight_decay: Any = 0.0
+    """Share of a parameter that one step at learning rate 1 removes."""
+    rate_rule: RateRule | None = "entries"
+    """Rule of the optimizer that is built."""
+    clock: StepClock = FIRST_STEP
+    """Place of the step, for those who ask for it."""
+
+    @property
+    def rates(self) -> RateScales:
+        """Factors of the learning rate by the rule of this optimizer. The rules are about hidden matrices;
+        all other parameters keep Adam's."""
+        if self.rate_rule == "spectral":
+            return {**self.width_factors, **{path: matrix.rate for path, matrix in self.matrices.items()}}
+        if self.rate_rule == "relative":
+            return {**self.width_factors, **dict.fromkeys(self.matrices, 1.0)}
+        return self.width_factors
+
+    def only(self, paths: Collection[str]) -> ParameterGroup:
+        """Return the group of these parameters alone."""
+        tables = ("specs", "decays", "width_factors", "matrices")
+        parts = {
+            name: {path: value for path, value in getattr(self, name).items() if path in paths}
+            for name in tables
+        }
+        return replace(self, **parts)
+
+    def descent(
+        self, direction: optax.GradientTransformation, learning_rate: Any
+    ) -> optax.GradientTransformation:
+        """Return the optimizer of a direction: times the factors by path, plus decay, times minus the
+        learning rate. Decay comes after the factors, so its share is the same at every width."""
+        rates = self.rates
+        scale = [_scale_per_path(rates)] if any(factor != 1 for factor in rates.values()) else []
+        decay = optax.add_decayed_weights(self.weight_decay, mask=dict(self.decays))
+        return _times_rate(optax.chain(direction, *scale, decay), learning_rate)
+
+    def build(self, configured: Configured[OptimizerEntry], learning_rate: Any) -> Optimizer:
+        """Build an optimizer of these parameters: for wrappers, which have one among their options."""
+        entry = configured.entry
+        told = {
+            "progress": self.clock.progress,
+            "step": self.clock.step,
+            "key": self.clock.key(KEY_STREAM) if "key" in entry.told else None,
+        }
+        arguments = {name: told[name] for name in entry.told}
+        group = replace(self, rate_rule=entry.rate_rule)
+        return _as_optimizer(entry.implementation(group, configured.options, learning_rate, **arguments))
+
+    def from_optax(
+        self, factory: Factory, options: Mapping[str, Any], learning_rate: Any
+    ) -> optax.GradientTransformation | Optimizer:
+        """Call a function of optax. It gets weight decay, and which parameters decay, if it takes them."""
+        inner, decays = call_factory(factory, options, learning_rate, self.weight_decay, self.decays)
+        if not has_rate(factory):
+            return self.descent(inner, learning_rate)
+        if factory.__name__.startswith("schedule_free"):
+            return Optimizer(inner.init, inner.update, judged=_schedule_free_average)
+        if decays:
+            return inner
+        decay = optax.add_decayed_weights(-learning_rate * self.weight_decay, mask=dict(self.decays))
+        return optax.chain(inner, decay)
+
+
+def _as_optimizer(built: optax.GradientTransformation | Optimizer) -> Optimizer:
+    """Return an optimizer whose `update` takes any extra argument."""
+    parts = (built.at, built.judged) if isinstance(built, Optimizer) else ()
+    plain = optax.GradientTransformation(built.init, built.update)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(built.update).parameters.values()):
+        plain = optax.GradientTransformationExtraArgs(built.init, built.update)
+    extended = optax.with_extra_args_support(plain)
+    return Optimizer(extended.init, extended.update, *parts)
+
+
+def _times_rate(
+    descent: optax.GradientTransformationExtraArgs, learning_rate: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Multiply updates by minus the learning rate. It is not in the chain, whose state names its parts."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        updates, state = descent.update(updates, state, params, **extra)
+        return jax.tree.map(lambda update: -learning_rate * update, updates), state
+
+    return optax.GradientTransformationExtraArgs(descent.init, update)
+
+
+def _scale_per_path(rate_scales: RateScales) -> optax.GradientTransformation:
+    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        return jax.tree.map(lambda update, factor: update * factor, updates, dict(rate_scales))
+
+    return optax.stateless(scale)
+
+
+def _schedule_free_average(params: Any, state: Any) -> Any:
+    return optax.contrib.schedule_free_eval_params(state, params)

@@ -1,0 +1,1 @@
+"""Optimizers of papers and speed-runs, one file each. Importing this package registers them."""

@@ -1,0 +1,119 @@
+"""Optimizer of a run, built anew in the trace of each step from that step's learning rate and values."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.config.registry import Configured
+from harness.config.schema.run import OptimizerConfig
+from harness.training.optimizers.optimizer_parts import OptimizerPart
+from harness.training.optimizers.parameter_group import FIRST_STEP
+from harness.training.optimizers.registry import Optimizer
+from harness.training.step_inputs import StepInputs
+
+RESTING = StepInputs(0.0)
+"""Inputs of an optimizer that makes its state, or reads what is judged: neither depends on the step."""
+
+
+@dataclass(frozen=True)
+class RunOptimizer:
+    """Optimizer of a run."""
+
+    config: OptimizerConfig
+    parts: tuple[OptimizerPart, ...]
+    wrap: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
+    """Function that rounds what it keeps."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for an optimizer that cannot be built."""
+        self.at_step(RESTING)
+
+    def at_step(self, inputs: StepInputs) -> Optimizer:
+        """Return the optimizer of a step, to be used inside its trace."""
+        built = {part.name: _build(part, self.config, inputs) for part in self.parts}
+        if len(built) == 1:
+            return self.wrap(*built.values())
+        return self.wrap(_join({part.name: [*part.parameters.specs] for part in self.parts}, built))
+
+    def init(self, params: Any) -> Any:
+        """Return the state of step 0."""
+        return self.at_step(RESTING).init(params)
+
+    @property
+    def judged(self) -> Callable[[Any, Any], Any] | None:
+        """Function of (parameters, state) that returns what is judged; None: the parameters themselves."""
+        return self.at_step(RESTING).judged
+
+    @property
+    def asks_clock(self) -> bool:
+        """Whether an optimizer asks for the place of a step."""
+        return any(node.entry.told for part in self.parts for node in part.configured.nested())
+
+
+def _build(part: OptimizerPart, config: OptimizerConfig, inputs: StepInputs) -> Optimizer:
+    """Build the optimizer of a part, with the numbers of this step."""
+    values = inputs.values or {}
+    rate = inputs.learning_rate
+    if part.rate != 1 or f"{part.key}.learning_rate" in values:
+        rate = rate * values.get(f"{part.key}.learning_rate", part.rate)
+    decay = values.get("optimizer.weight_decay", config.weight_decay)
+    if part.decay is not None:
+        decay = values.get(f"{part.key}.weight_decay", part.decay)
+    clock = inputs.clock or FIRST_STEP
+    parameters = replace(part.parameters, weight_decay=decay, clock=clock)
+    return parameters.build(_with_values(part.configured, part.options_key, values), rate)
+
+
+def _with_values(configured: Configured, key: str, values: Mapping[str, Any]) -> Configured:
+    """Return an optimizer with the numbers of this step in its options, and in those of the optimizers among
+    them."""
+    if not any(name.startswith(f"{key}.") for name in values):
+        return configured
+    options = copy.copy(configured.options)
+    for field in dataclasses.fields(options):
+        value, own = getattr(options, field.name), f"{key}.{field.name}"
+        if isinstance(value, Configured):
+            value = _with_values(value, f"{own}.options", values)
+        # Not `replace`: checks of the options cannot see the value of a traced number.
+        object.__setattr__(options, field.name, values.get(own, value))
+    return replace(configured, options=options)
+
+
+def _join(paths: Mapping[str, list[str]], optimizers: Mapping[str, Optimizer]) -> Optimizer:
+    """Return the optimizer of several parts of the parameters, with their states by name."""
+
+    def split(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        return {name: {path: tree[path] for path in own} for name, own in paths.items()}
+
+    def merged(by_name: Mapping[str, Mapping[str, Any]], order: Mapping[str, Any]) -> dict[str, Any]:
+        flat = {path: leaf for part in by_name.values() for path, leaf in part.items()}
+        return {path: flat[path] for path in order}
+
+    def init(params: Any) -> Any:
+        own = split(params)
+        return {name: optimizer.init(own[name]) for name, optimizer in optimizers.items()}
+
+    def update(updates: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
+        grads, own = split(updates), split(params)
+        results = {
+            name: optimizer.update(grads[name], state[name], own[name], **extra)
+            for name, optimizer in optimizers.items()
+        }
+        parts = {name: result for name, (result, _) in results.items()}
+        return merged(parts, updates), {name: part for name, (_, part) in results.items()}
+
+    def read(view: str) -> Callable[[Any, Any], Any] | None:
+        views = {name: getattr(optimizer, view) for name, optimizer in optimizers.items()}
+
+        def read_parts(params: Any, state: Any) -> Any:
+            own = split(params)
+            parts = {name: f(own[name], state[name]) if f else own[name] for name, f in views.items()}
+            return merged(parts, params)
+
+        return read_parts if any(views.values()) else None
+
+    return Optimizer(init, update, read("at"), read("judged"))
