@@ -12,7 +12,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 	tests/training/test_checkpointer.py tests/training/test_run.py tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test check house bench bench-sweep bench-start plan-extras test-install test-full \
+.PHONY: help setup demo fleet test check house questions bench bench-sweep bench-start plan-extras test-install test-full \
 	test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
@@ -64,6 +64,9 @@ check: setup  ## linters, types, imports
 
 house: setup  ## rooms, imports, names and docstrings, measured
 	$(RUN)python -m tests.house
+
+questions: setup  ## every question of experiments/questions vetted and trained a few steps, and counted
+	$(RUN)python -m tests.questions --workers $(WORKERS)
 
 bench: setup  ## speed, as ratios within one run
 	$(RUN)python -m tests.bench

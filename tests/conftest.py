@@ -6,15 +6,12 @@ import os
 import pytest
 from hypothesis import settings
 
-from harness.core.jax_setup.cpu_flags import cpu_env, unknown_flags
+from harness.core.jax_setup.cpu_flags import cpu_env
 from tests.budget import lines, seconds_by_room
+from tests.quick_compiles import compile_quickly
 
 os.environ.update(cpu_env(devices=8))
 gc.disable()  # until all tests are imported, which takes half the time so: nothing of them is garbage
-
-QUICK_COMPILES = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
-"""Flags with which a tiny model compiles in a fifth of the time: most of what the tests of rooms with models
-take. What a test starts as a process of its own compiles as training does, and so does `--optimized`."""
 
 # A suite that fails once in a hundred runs is not believed when it does.
 settings.register_profile("fixed", derandomize=True)
@@ -26,11 +23,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Choose how programs compile, before any test makes JAX read it."""
+    """Choose how programs compile, before any test makes JAX read it: quickly, since rooms with models spend
+    most of their time so. What a test starts as a process of its own compiles as training does, and so does
+    `--optimized`."""
     if not config.getoption("--optimized"):
-        unknown = unknown_flags(QUICK_COMPILES)
-        quick = [flag for flag in QUICK_COMPILES if flag not in unknown]
-        os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *quick])
+        compile_quickly(os.environ)
 
 
 @pytest.hookimpl(tryfirst=True)
