@@ -190,15 +190,14 @@ def _check_sockets(config: Config) -> None:
     objective, model = config.objective.name, config.model
     if objective != "next_token" and config.loss.z_loss:
         raise UserError(
-            f"loss.z_loss={config.loss.z_loss} is a term of the next-token loss, but objective.name={objective}"
-            " says itself what is minimised. Set loss.z_loss=0."
+            f"loss.z_loss={config.loss.z_loss} is a term of the next-token loss, but objective.name="
+            f"{objective} says itself what is minimised. Set loss.z_loss=0."
         )
-    nodes = {"objective": objective, "model.embedding": model.embedding.name, "model.head": model.head.name}
-    own = [
-        f"{key}.name={name}" for key, name in nodes.items() if name not in ("next_token", "table", "linear")
-    ]
+    names = {"objective": objective, "model.embedding": model.embedding.name, "model.head": model.head.name}
+    defaults = ("next_token", "table", "linear")
+    own = [f"{key}.name={name}" for key, name in names.items() if name not in defaults]
     if own and config.mesh.context > 1:
         raise UserError(
-            f"mesh.context={config.mesh.context} splits sequences, but {own[0]} works on whole ones. Set it to"
-            " 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
+            f"mesh.context={config.mesh.context} splits sequences, but {own[0]} works on whole ones. Set it"
+            " to 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
         )
