@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,8 +13,8 @@ from flax import nnx
 from jax import Array, P
 
 from harness.config.schema.run import Precision
-from harness.models.fp8 import fp8_matmul, is_fp8
 from harness.models.parameters import gain
+from harness.models.products.registry import DTYPE, PRODUCTS, Axes, Product, product_of, register_product
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
@@ -84,6 +85,23 @@ def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+@register_product(DTYPE)
+def plain_product(x_NI: Array, weight_IO: Array, axes_IO: Axes) -> Array:
+    """Compute x @ weight in the dtype of x."""
+    return matmul(x_NI, weight_IO, axes_IO, x_NI.dtype)
+
+
+def straight_through(quantise: Callable[[Array], Array]) -> Product:
+    """Return the product with a quantised weight [I, O]. The gradient passes the quantiser unchanged, so the
+    float32 weight learns what its quantised value should have (arXiv:1308.3432)."""
+
+    def product(x_NI: Array, weight_IO: Array, axes_IO: Axes) -> Array:
+        quantised_IO = weight_IO + jax.lax.stop_gradient(quantise(weight_IO) - weight_IO)
+        return plain_product(x_NI, quantised_IO, axes_IO)
+
+    return product
+
+
 def project(x_BT: Array, param: nnx.Param, *, exact: bool = False) -> Array:
     """Compute x @ weight, contracting all axes of x after batch and time with the leading axes of the weight.
     `exact`: in the dtype of x although `compute.products` asks for fewer bits, as routers and gates need.
@@ -100,10 +118,8 @@ def project(x_BT: Array, param: nnx.Param, *, exact: bool = False) -> Array:
     x_NI = reshape_rows(x_BT, (rows, columns), split_in)
     full_weight, shape_IO = gather_rounded(param, x_BT.dtype), (columns, math.prod(shape_out))
     weight_IO = reshape(full_weight, shape_IO, split_in, split_out)
-    if is_fp8(param) and not exact:
-        y_NO = fp8_matmul(x_NI, weight_IO, (split_in, split_out))
-    else:
-        y_NO = matmul(x_NI, weight_IO, (split_in, split_out), x_BT.dtype)
+    product = PRODUCTS.entries[DTYPE] if exact else product_of(param)
+    y_NO = product.implementation(x_NI, weight_IO, (split_in, split_out))
     inner_axes = (None,) * (len(shape_out) - 1)
     return reshape_rows(y_NO, (*x_BT.shape[:2], *shape_out), None, split_out, *inner_axes)
 

@@ -14,12 +14,12 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import ComputeConfig, Precision, Remat
-from harness.models.fp8 import count_fp8_parameters
 from harness.models.kernels import CPU
 from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
-from harness.models.mup import learning_rate_scale, relative_width
 from harness.models.parameters import ParamSpec, Stacking, init_param, param_specs, sort_by_path
+from harness.models.products.registry import count_eight_bit_parameters
+from harness.models.scaling.registry import Scale
 from harness.models.step_clock import StepClock
 
 Params = dict[str, Array]
@@ -57,8 +57,14 @@ class Model(ABC):
         """Build and split the module of a spec."""
         module = cls._module(spec, compute)
         stacking, declared = module.stacking, param_specs(module)
-        specs = {name: param for path, param in declared.items() for name in stacking.canonical_paths(path)}
-        stored = {path: stacking.stored_spec(path, param) for path, param in declared.items()}
+        specs = {
+            name: spec.initial_spec(name, param)
+            for path, param in declared.items()
+            for name in stacking.canonical_paths(path)
+        }
+        stored = {
+            path: stacking.stored_spec(path, specs[stacking.canonical_paths(path)[0]]) for path in declared
+        }
         return cls(spec, compute, stacking, sort_by_path(specs), stored, *nnx.split(module, nnx.Param))
 
     def with_vocabulary_multiple(self, multiple: int) -> Self:
@@ -109,7 +115,7 @@ class Model(ABC):
     @property
     def fp8_parameters(self) -> int:
         """Number of parameters of weights whose products have 8-bit factors."""
-        return count_fp8_parameters(self._abstract)
+        return count_eight_bit_parameters(self._abstract)
 
     @property
     def flops_per_token(self) -> float:
@@ -132,13 +138,18 @@ class Model(ABC):
         """Bytes that decoding caches for one sequence of the config's length, in compute precision."""
 
     @property
-    def learning_rate_scales(self) -> dict[str, float]:
-        """Learning-rate factor by stored path; all are 1 at the base width."""
-        relative = relative_width(self.spec.config, self.shape.width)
+    def scales(self) -> dict[str, Scale]:
+        """Factors of rate, decay and epsilon by stored path; all are 1 at the base size."""
+        first_paths = {path: self.stacking.canonical_paths(path)[0] for path in self.stored_specs}
         return {
-            path: learning_rate_scale(self.param_specs[self.stacking.canonical_paths(path)[0]], relative)
-            for path in self.stored_specs
+            path: self.spec.scaling.scale(first, self.param_specs[first], self.spec.growth)
+            for path, first in first_paths.items()
         }
+
+    @property
+    def learning_rate_scales(self) -> dict[str, float]:
+        """Learning-rate factor by stored path; all are 1 at the base size."""
+        return {path: scale.rate for path, scale in self.scales.items()}
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """Return float32 host arrays by stored path; each depends only on seed and canonical path."""

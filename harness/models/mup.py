@@ -18,11 +18,9 @@ Adam's epsilon is not scaled: it must stay far below the gradients of the widest
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from harness.config.schema.run import ModelConfig
 from harness.core.errors import UserError
-from harness.models.parameters import ParamSpec
+from harness.models.parameters import ParamSpec, expert_matrix
 
 WIDTH_SCALED_AXES = ("width", "heads", "kv_heads", "ffn")
 """Logical axes whose size grows with the model width."""
@@ -49,11 +47,4 @@ def learning_rate_scale(spec: ParamSpec, relative: float) -> float:
     """
     if "vocabulary" in spec.axes:
         return relative**-0.5
-    return 1 / relative if spec.deviation and expert_matrix(spec).axes[0] in WIDTH_SCALED_AXES else 1.0
-
-
-def expert_matrix(spec: ParamSpec) -> ParamSpec:
-    """Return the spec of one expert's matrix if the parameter holds all experts', else the spec itself."""
-    if spec.axes[0] != "experts":
-        return spec
-    return replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])
+    return 1 / relative if spec.is_weight and expert_matrix(spec).axes[0] in WIDTH_SCALED_AXES else 1.0

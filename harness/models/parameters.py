@@ -15,12 +15,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from harness.models.initialisation.draw import Draw
 
 T = TypeVar("T")
 
@@ -33,13 +35,18 @@ Block = tuple[range, ...]
 
 @dataclass(frozen=True)
 class ParamSpec:
-    """Shape of a parameter, one logical axis name per dimension (`parallel.sharding.axis_rules`), and the
-    mean and standard deviation of its initial normal distribution."""
+    """Shape of a parameter, one logical axis name per dimension (`parallel.sharding.axis_rules`), its initial
+    values, and what optimizers need to know."""
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
-    mean: float
-    deviation: float
+    draw: Draw
+    fan_in: int = 0
+    """Number of inputs of a weight's product; 0 for what is no weight, such as a gain."""
+    depth: int = 0
+    """Number of layers of the model, for a weight that writes to the residual stream; 0 for all others."""
+    decays: bool = False
+    """True if weight decay shrinks it."""
 
     @property
     def size(self) -> int:
@@ -47,15 +54,46 @@ class ParamSpec:
         return math.prod(self.shape)
 
     @property
+    def deviation(self) -> float:
+        """Standard deviation of the initial values."""
+        return self.draw.deviation
+
+    @property
+    def is_weight(self) -> bool:
+        """True for a factor of products, whatever its initial values; false for gains and other levels."""
+        return self.fan_in > 0
+
+    @property
     def is_matrix(self) -> bool:
         """True for a weight of two or more axes in each layer; false for gains and other vectors."""
         return len([axis for axis in self.axes if axis != "layers"]) > 1
+
+    @property
+    def matrices(self) -> tuple[int, int, int]:
+        """Number of matrices of one layer, and the rows and columns of each in a product x_NI @ weight_IO."""
+        matrix = expert_matrix(self)
+        rows = math.prod(matrix.shape[: num_contracted_axes(matrix)])
+        return self.size // matrix.size, rows, matrix.size // rows
+
+
+def expert_matrix(spec: ParamSpec) -> ParamSpec:
+    """Return the spec of one expert's matrix if the parameter holds all experts', else the spec itself."""
+    if spec.axes[:1] != ("experts",):
+        return spec
+    return replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])
+
+
+def num_contracted_axes(spec: ParamSpec) -> int:
+    """Return the number of leading axes that a product contracts."""
+    # A matrix that writes to the residual stream contracts all axes before the last one.
+    return len(spec.shape) - 1 if len(spec.shape) > 1 and spec.axes[-1] == "width" else 1
 
 
 def weight(shape: tuple[int, ...], axes: tuple[str | None, ...], *, fan_in: int, depth: int = 0) -> nnx.Param:
     """Declare a weight of variance 1 / fan_in. A weight that writes to the residual stream passes the model's
     depth and is scaled by 1 / sqrt(2 depth) (GPT-2, section 2.3)."""
-    return _declare(shape, axes, 0.0, 1 / math.sqrt(fan_in * (2 * depth or 1)))
+    draw = Draw("normal", 1 / math.sqrt(fan_in * (2 * depth or 1)))
+    return _declare(ParamSpec(shape, axes, draw, fan_in, depth, decays=True))
 
 
 def gain(size: int, axis: str | None) -> nnx.Param:
@@ -63,31 +101,27 @@ def gain(size: int, axis: str | None) -> nnx.Param:
     return constant(size, axis, 1.0)
 
 
-def constant(size: int, axis: str | None, value: float) -> nnx.Param:
-    """Declare one number per head (or similar), initialised to `value`: without noise or weight decay."""
-    return _declare((size,), (axis,), value, 0.0)
+def constant(size: int, axis: str | None, value: float, *, decays: bool = False) -> nnx.Param:
+    """Declare one number per head (or similar), initialised to `value` without noise. `decays`: weight decay
+    shrinks it."""
+    return _declare(ParamSpec((size,), (axis,), Draw(mean=value), decays=decays))
 
 
 def zeros(shape: tuple[int, ...], axes: tuple[str | None, ...]) -> nnx.Param:
     """Declare a matrix that is initialised to zero."""
-    return _declare(shape, axes, 0.0, 0.0)
+    return _declare(ParamSpec(shape, axes, Draw()))
 
 
-def _declare(
-    shape: tuple[int, ...], axes: tuple[str | None, ...], mean: float, deviation: float
-) -> nnx.Param:
+def _declare(spec: ParamSpec) -> nnx.Param:
     # Abstract: `fill_blocks` makes the values on the host, so building a module of 10T parameters is free.
-    abstract = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return nnx.Param(abstract, axes=axes, mean=mean, deviation=deviation)
+    abstract = jax.ShapeDtypeStruct(spec.shape, jnp.float32)
+    return nnx.Param(abstract, axes=spec.axes, spec=spec)
 
 
 def param_specs(module: nnx.Module) -> dict[str, ParamSpec]:
     """Return the specs of the parameters that a module declares, by path within it."""
     state = nnx.to_flat_state(nnx.state(module, nnx.Param))
-    return {
-        ".".join(map(str, path)): ParamSpec(param.shape, param.axes, param.mean, param.deviation)
-        for path, param in state
-    }
+    return {".".join(map(str, path)): param.get_metadata()["spec"] for path, param in state}
 
 
 def count_parameters(module: nnx.Module) -> int:
@@ -111,20 +145,22 @@ def fill_blocks(
     seed: int, path: str, spec: ParamSpec, blocks: Sequence[Block], arrays: Sequence[np.ndarray]
 ) -> None:
     """Write each block of `init_param`'s result into the array at its position. May run in threads."""
-    if not spec.deviation:
+    draw = spec.draw
+    if not draw.deviation:
         for array in arrays:
-            array[...] = spec.mean
+            array[...] = draw.mean
         return
     key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
     generator = np.random.Generator(np.random.Philox(key=key))
-    mean, deviation = np.float32(spec.mean), np.float32(spec.deviation)
-    scratch = np.empty(min(spec.size, PIECE), np.float32)
+    mean, deviation = np.float32(draw.mean), np.float32(draw.deviation)
+    scratch = np.empty(spec.size if draw.is_whole else min(spec.size, PIECE), np.float32)
     missing_values = sum(array.size for array in arrays)
-    for piece in _pieces(spec.shape):
+    for piece in [tuple(map(range, spec.shape))] if draw.is_whole else _pieces(spec.shape):
         if not missing_values:
             return
         sizes = [*map(len, piece)]
-        values = generator.standard_normal(out=scratch[: math.prod(sizes)].reshape(sizes), dtype=np.float32)
+        values = scratch[: math.prod(sizes)].reshape(sizes)
+        draw.fill(generator, values, spec.matrices)
         for block, array in zip(blocks, arrays, strict=True):
             common = [_overlap(*parts) for parts in zip(block, piece, strict=True)]
             if all(common):
@@ -151,10 +187,10 @@ def _overlap(a: range, b: range) -> range:
     return range(max(a.start, b.start), min(a.stop, b.stop))
 
 
-def _within(part: Sequence[range], block: Block) -> tuple[slice, ...]:
+def _within(part: Sequence[range], block: Block) -> tuple[Any, ...]:
     """Return a part of a block as an index into the block."""
     pairs = zip(part, block, strict=True)
-    return tuple(slice(p.start - b.start, p.stop - b.start) for p, b in pairs)
+    return (*(slice(p.start - b.start, p.stop - b.start) for p, b in pairs), ...)
 
 
 @dataclass(frozen=True)

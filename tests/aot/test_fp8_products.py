@@ -10,7 +10,7 @@ import re, jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from harness.aot.backends import CUDA_OPTIONS, _topology_devices
 from harness.aot.gpu_specs import gpu_spec
-from harness.models.fp8 import fp8_matmul
+from harness.models.products.fp8 import fp8_matmul
 
 config = gpu_spec("H100-80G").target_config
 device = _topology_devices("cuda", "H100-80G", target_config=config, topology="1x1x1")[0]

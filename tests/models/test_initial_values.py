@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.models import parameters
+from harness.models.initialisation.draw import Draw
 from harness.models.parameters import ParamSpec, init_blocks, init_param
 
 
@@ -16,11 +17,11 @@ def drawn_at_once(seed: int, path: str, spec: ParamSpec) -> np.ndarray:
     """The definition: one call of numpy's generator for the whole parameter."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{path}".encode()).digest()[:16], "little")
     values = np.random.Generator(np.random.Philox(key=key)).standard_normal(spec.shape, np.float32)
-    return np.float32(spec.mean) + values * np.float32(spec.deviation)
+    return np.float32(spec.draw.mean) + values * np.float32(spec.draw.deviation)
 
 
 def spec_of(*shape: int, mean: float = 0.0) -> ParamSpec:
-    return ParamSpec(shape, (None,) * len(shape), mean, 0.3)
+    return ParamSpec(shape, (None,) * len(shape), Draw("normal", 0.3, mean))
 
 
 @st.composite
@@ -50,7 +51,7 @@ def test_large_parameters_too(shape):
 
 
 def test_a_constant_is_not_drawn():
-    spec = ParamSpec((4, 6), (None, None), 1.5, 0.0)
+    spec = ParamSpec((4, 6), (None, None), Draw(mean=1.5))
     (block,) = init_blocks(0, "a", spec, [(range(1, 3), range(6))])
     assert block.dtype == np.float32
     assert (block == 1.5).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harness.config.schema.run import ComputeConfig
+from harness.models.initialisation.draw import Draw
 from harness.models.parameters import ParamSpec, Stacking, init_param, sort_by_path
 from tests.models.mechanisms import LOCAL
 
@@ -34,7 +35,7 @@ def test_scanned_start_equals_unrolled_start(small):
 
 
 def test_start_differs_by_seed_and_path_and_has_the_declared_spread():
-    spec = ParamSpec((200, 200), (None, None), 0.0, 0.5)
+    spec = ParamSpec((200, 200), (None, None), Draw("normal", 0.5))
     one = init_param(0, "layers.0.a", spec)
     assert one.dtype == np.float32
     assert np.array_equal(one, init_param(0, "layers.0.a", spec))

@@ -50,13 +50,6 @@ class Kernels(Enum):
     fused = "fused"
 
 
-class Products(Enum):
-    """Precision of the factors of products with weights: that of `compute.dtype`, or 8 bits."""
-
-    dtype = "dtype"
-    fp8 = "fp8"
-
-
 class Profile(Enum):
     """Trace by JAX's profiler: none, or a few steps of each run."""
 
@@ -200,10 +193,10 @@ class ProductsConfig:
     """Precision of the products with weights, by part of a layer. Embedding, head, routers and gates keep
     `compute.dtype`."""
 
-    attention: Products = Products.dtype
-    """Projections of attention: dtype or fp8."""
-    feedforward: Products = Products.dtype
-    """Feed-forward layers without experts: dtype or fp8."""
+    attention: str = "dtype"
+    """Projections of attention: dtype, fp8, or a registered product of your own."""
+    feedforward: str = "dtype"
+    """Feed-forward layers without experts: the same."""
 
 
 @dataclass

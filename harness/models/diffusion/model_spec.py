@@ -118,6 +118,11 @@ def _check_supported(config: Config) -> None:
             f"model.norm.name={model.norm.name} is not supported: a diffusion transformer's norms belong to its"
             " conditioning. Leave model.norm at rms."
         )
+    if model.scaling != ModuleConfig("mup"):
+        raise UserError(
+            f"model.scaling.name={model.scaling.name} is not supported: learning rates of diffusion"
+            " transformers are not transferred across sizes. Leave model.scaling at mup."
+        )
     if model.base_width is not None:
         raise UserError(
             f"model.base_width={model.base_width} is not supported: learning rates of diffusion "
@@ -133,6 +138,6 @@ def _check_supported(config: Config) -> None:
             " compute.kernels=auto."
         )
     if config.compute.products != ProductsConfig():
-        raise UserError("compute.products=fp8 is for text models; images keep compute.dtype. Leave it out.")
+        raise UserError("compute.products is for text models; images keep compute.dtype. Leave it out.")
     if config.loss.z_loss:
         raise UserError(f"loss.z_loss={config.loss.z_loss} is for logits, but images have none. Set it to 0.")

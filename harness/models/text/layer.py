@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from flax import nnx
 from jax import Array
 
-from harness.config.schema.run import Products
 from harness.core.errors import UserError
-from harness.models.fp8 import use_fp8
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext, RouterStats
 from harness.models.model_spec import ModelSpec
+from harness.models.products.registry import use_product
 from harness.models.sockets.entries import ConfiguredSocket
 from harness.models.sockets.told import TOLD, SideOutputs, Told, asked_names, check_names
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence, local_shard
@@ -66,8 +65,7 @@ def build_layer(spec: ModelSpec, layer: int) -> nnx.Module:
         spec.gives,
     )
     for part in ("attention", "feedforward"):
-        if getattr(spec.products, part) is Products.fp8:
-            use_fp8(getattr(block, part), f"compute.products.{part}")
+        use_product(getattr(block, part), getattr(spec.products, part), f"compute.products.{part}")
     for key, asked in layer_requests(spec, block):
         check_names(key, asked, spec.gives, TOLD)
     return block

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -110,11 +110,10 @@ def _layers(
     if spec.axes[:1] != ("layers",):
         yield paths[0], spec, [*arrays], [*arrays.values()]
         return
-    layer = replace(spec, shape=spec.shape[1:], axes=spec.axes[1:])
     for index, path in enumerate(paths):
         holders = {block: array for block, array in arrays.items() if index in block[0]}
         targets = [array[index - block[0].start] for block, array in holders.items()]
-        yield path, layer, [block[1:] for block in holders], targets
+        yield path, model.layer_spec(param.path, path), [block[1:] for block in holders], targets
 
 
 def _put(param: _LocalParam, arrays: Mapping[Block, np.ndarray], dtype: np.dtype) -> jax.Array:

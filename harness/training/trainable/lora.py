@@ -17,6 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from harness.models import ParamSpec
+from harness.models.initialisation.draw import Draw
 from harness.models.mup import expert_matrix
 from harness.parallel.sharding.axis_rules import out_sharding
 from harness.training.optimizers.matrices import num_contracted_axes
@@ -43,10 +44,22 @@ def make_factors(spec: ParamSpec, rank: int) -> LoraFactors:
     matrix = expert_matrix(spec)
     lead, inner = len(spec.shape) - len(matrix.shape), num_contracted_axes(matrix)
     start, axes = spec.shape[:lead], spec.axes[:lead]
-    deviation = 1 / math.sqrt(math.prod(matrix.shape[:inner]))
+    fan_in = math.prod(matrix.shape[:inner])
     return LoraFactors(
-        ParamSpec((*start, *matrix.shape[:inner], rank), (*axes, *matrix.axes[:inner], None), 0.0, deviation),
-        ParamSpec((*start, rank, *matrix.shape[inner:]), (*axes, None, *matrix.axes[inner:]), 0.0, 0.0),
+        ParamSpec(
+            (*start, *matrix.shape[:inner], rank),
+            (*axes, *matrix.axes[:inner], None),
+            Draw("normal", 1 / math.sqrt(fan_in)),
+            fan_in,
+            decays=True,
+        ),
+        ParamSpec(
+            (*start, rank, *matrix.shape[inner:]),
+            (*axes, None, *matrix.axes[inner:]),
+            Draw(),
+            rank,
+            decays=True,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import jax
@@ -56,6 +56,13 @@ class TrainableModel:
             for name, spec, _ in factors
         }
         return self.model.stored_specs | factor_specs
+
+    def layer_spec(self, stored: str, canonical: str) -> ParamSpec:
+        """Return the spec of a layer that a stacked path holds, with initial values of its own."""
+        if canonical in self.model.param_specs:
+            return self.model.param_specs[canonical]
+        stacked = self.stored_specs[stored]
+        return replace(stacked, shape=stacked.shape[1:], axes=stacked.axes[1:])
 
     @functools.cached_property
     def canonical_paths(self) -> dict[str, list[str]]:
@@ -158,7 +165,7 @@ class TrainableModel:
         input size is fixed."""
         model = self.model
         relative = relative_width(model.spec.config, model.shape.width)
-        decay = {path: spec.deviation > 0 for path, spec in model.stored_specs.items()}
+        decay = {path: spec.decays for path, spec in model.stored_specs.items()}
         rates, matrices = model.learning_rate_scales, hidden_matrices(model)
         for path, factors in self.lora_factors.items():
             for name, spec, contracted in factors:

@@ -10,14 +10,11 @@ that into an 8-bit product on a GPU that has one; everywhere else it simulates t
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
-from harness.core.errors import UserError
+from harness.models.products.registry import Axes, register_product
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like
 from harness.parallel.sharding.sequence_parallel import max_over_shards
 
@@ -33,7 +30,7 @@ def quantise(x: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
     return (x.astype(jnp.float32) / scale).astype(dtype), scale
 
 
-def _fp8_matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None]) -> Array:
+def _fp8_matmul(x_NI: Array, weight_IO: Array, axes_IO: Axes) -> Array:
     """Compute x @ weight in the dtype of x, from a float32 weight whose gradient is float32. Every product
     contracts the last axis, as those of `layers.matmul`."""
     return _forward(x_NI, weight_IO, axes_IO)[0]
@@ -42,7 +39,7 @@ def _fp8_matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | 
 fp8_matmul = jax.custom_vjp(_fp8_matmul, nondiff_argnums=(2,))
 
 
-def _forward(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None]):
+def _forward(x_NI: Array, weight_IO: Array, axes_IO: Axes):
     (x8_NI, x_scale), (weight8_IO, weight_scale) = quantise(x_NI, FORWARD), quantise(weight_IO, FORWARD)
     factors = x8_NI.astype(x_NI.dtype), weight8_IO.astype(x_NI.dtype)
     layout_NO = out_sharding_like(x_NI, axes_IO[1])
@@ -50,7 +47,7 @@ def _forward(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | Non
     return (y_NO * (x_scale * weight_scale)).astype(x_NI.dtype), (x8_NI, x_scale, weight8_IO, weight_scale)
 
 
-def _backward(axes_IO: tuple[str | None, str | None], residuals: tuple[Array, ...], dy_NO: Array):
+def _backward(axes_IO: Axes, residuals: tuple[Array, ...], dy_NO: Array):
     x8_NI, x_scale, weight8_IO, weight_scale = residuals
     dtype = dy_NO.dtype
     dy8_NO, dy_scale = quantise(dy_NO, BACKWARD)
@@ -66,27 +63,4 @@ def _backward(axes_IO: tuple[str | None, str | None], residuals: tuple[Array, ..
 
 
 fp8_matmul.defvjp(_forward, _backward)
-
-
-def use_fp8(module: nnx.Module, key: str) -> None:
-    """Mark the weights of a module, so that `layers.project` multiplies by them in 8 bits. `key`: the config
-    key that asks for it. Raises UserError for experts, whose grouped products have no 8-bit form."""
-    for _, node in nnx.iter_graph(module):
-        if isinstance(node, nnx.Param):
-            if "experts" in node.axes:
-                raise UserError(
-                    f"{key}=fp8: the grouped products of experts have no 8-bit form here. Leave it out, or"
-                    " choose a feed-forward layer without experts."
-                )
-            node.set_metadata(fp8=True)
-
-
-def is_fp8(param: nnx.Param) -> bool:
-    """Return whether `use_fp8` marked this weight."""
-    return bool(param.get_metadata().get("fp8", False))
-
-
-def count_fp8_parameters(stored: nnx.State) -> int:
-    """Return the number of values of the matrices that `use_fp8` marked."""
-    params = [param for _, param in nnx.to_flat_state(stored) if is_fp8(param)]
-    return sum(math.prod(param.shape) for param in params if len(param.axes) > 1)
+register_product("fp8", eight_bit=True)(fp8_matmul)

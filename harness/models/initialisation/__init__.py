@@ -1,0 +1,1 @@
+"""Initial values of parameters: their distributions, and the rule that chooses them."""
