@@ -11,7 +11,7 @@ from harness.models.mechanism import LayerContext
 from harness.models.parameters import weight
 
 
-def _gate_flops(context: LayerContext) -> float:
+def _gate_flops(context: LayerContext, options: grouped_query.GroupedOptions) -> float:
     return 2.0 * context.shape.width * context.shape.heads * context.shape.head_width
 
 

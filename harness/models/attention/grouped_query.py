@@ -131,20 +131,28 @@ def cache_bytes(context: LayerContext, options: ScoreOptions, bytes_per_value: f
 
 
 def register_softmax(
-    name: str, options: type, extra_flops: Callable[[LayerContext], float] = lambda context: 0.0
+    name: str,
+    options: type,
+    extra_flops: Callable[[LayerContext, Any], float] = lambda context, options: 0.0,
+    *,
+    in_steps: bool = False,
 ) -> Callable[..., Any]:
     """Return the decorator that registers a softmax attention, with the costs of its options; `extra_flops`
-    are those of further products with weights, per token."""
+    are those of further products with weights, per token. `in_steps`: its `mix` is written out in the steps
+    of `kernels.scores`, so what it executes is counted, and it has neither a fused kernel nor a ring."""
+    execution: dict[str, Any] = {
+        "executed_flops": lambda context, options: (
+            executed_flops(context, options) + MatmulFlops(weights=extra_flops(context, options))
+        ),
+        "supports_sequence_parallel": lambda context, options: True,  # by ring attention
+        "kernel": lambda context, options: choose_attention(context, _scores(context, options)),
+    }
     return register_attention(
         name,
         options,
-        model_flops=lambda context, options: model_flops(context, options) + extra_flops(context),
-        executed_flops=lambda context, options: (
-            executed_flops(context, options) + MatmulFlops(weights=extra_flops(context))
-        ),
+        model_flops=lambda context, options: model_flops(context, options) + extra_flops(context, options),
         cache_bytes=cache_bytes,
-        supports_sequence_parallel=lambda context, options: True,  # by ring attention
-        kernel=lambda context, options: choose_attention(context, _scores(context, options)),
+        **({} if in_steps else execution),
     )
 
 

@@ -109,12 +109,20 @@ def _update_bias(options: MoEOptions, params: Mapping[str, Array], signals: Rout
     return {"bias": update_router_bias(params["bias"], signals.load_E, options.balance_rate)}
 
 
-def register_experts(name: str, options: type, **costs: Any) -> Callable[..., Any]:
-    """Return the decorator that registers a mixture of experts that extends `MoE`, with its balance and its
-    kernel; `costs` that are left out are counted."""
+def register_experts(
+    name: str,
+    options: type,
+    extra_flops: Callable[[LayerContext, Any], float] = lambda context, options: 0.0,
+) -> Callable[..., Any]:
+    """Return the decorator that registers a mixture of experts that extends `MoE`, with its costs, balance
+    and kernel; `extra_flops` are those of further products with weights, per token."""
     return register_feedforward(
         name,
         options,
+        model_flops=lambda context, options: _model_flops(context, options) + extra_flops(context, options),
+        executed_flops=lambda context, options: (
+            _executed_flops(context, options) + MatmulFlops(weights=extra_flops(context, options))
+        ),
         inactive_parameters=lambda context, options: (
             3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
         ),
@@ -122,11 +130,10 @@ def register_experts(name: str, options: type, **costs: Any) -> Callable[..., An
         kernel=_kernel,
         # A queue needs the full sequence in order.
         supports_sequence_parallel=lambda context, options: options.dispatch == "dropless",
-        **costs,
     )
 
 
-@register_experts("moe", MoEOptions, model_flops=_model_flops, executed_flops=_executed_flops)
+@register_experts("moe", MoEOptions)
 class MoE(nnx.Module):
     """Map [B, T, D] to [B, T, D] and RouterStats. A variant overrides one step: `scores`, `choose`, `apply`
     or `auxiliary`."""

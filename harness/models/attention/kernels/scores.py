@@ -38,7 +38,8 @@ def attention_scores(query_BHTK: Array, key_BGSK: Array) -> Array:
 def softmax_weights(score_BHTS: Array, visible_BHTS: Array) -> Array:
     """Return the softmax over the visible keys, in float32; zero for a query that sees none."""
     masked_BHTS = jnp.where(visible_BHTS, score_BHTS, -jnp.inf)
-    highest_BHT1 = jnp.max(masked_BHTS, axis=-1, keepdims=True, initial=jnp.finfo(jnp.float32).min)
+    lowest = jnp.finfo(jnp.float32).min  # of a query that sees no key
+    highest_BHT1 = jax.lax.stop_gradient(jnp.max(masked_BHTS, axis=-1, keepdims=True, initial=lowest))
     weight_BHTS = jnp.where(visible_BHTS, jnp.exp(masked_BHTS - highest_BHT1), 0.0)
     return weight_BHTS / jnp.maximum(jnp.sum(weight_BHTS, axis=-1, keepdims=True), 1e-30)
 
