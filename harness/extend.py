@@ -19,6 +19,10 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_optimizer`: a function of (`ParameterGroup`, options, learning rate), which returns an optax
   transformation, or an `Optimizer`, whose gradient is taken, or which is judged, elsewhere.
 
+- `register_model`: a whole model, any NNX module of a `ModelContext`, options and `nnx.Rngs` with a method
+  `loss` of rows, which returns float32 [B, T] or [B]. `decode_images` turns rows of images into `ImageRows`.
+- `register_data`: a class that makes rows from seed, step and batch size, for such a model.
+
 What a mechanism is told: each argument after those of its socket asks for one thing by its name, from `TOLD`
 or the `gives` of another registration. `SideOutputs` is what it may return beside its output.
 
@@ -35,6 +39,7 @@ Building blocks:
 
 - `weight`, `zeros`, `constant`, `gain`: declare a parameter of random values, zeros, one constant, or ones.
 - `lookup`: rows of a table by index; its first axis is `vocabulary`.
+- `PreNorm`: the block of a plain decoder. `rms_normalise`: x / rms(x) over the last axis.
 - `project`: x @ weight on any mesh. `gather_weight`: a parameter as an array in compute precision.
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
 - `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
@@ -52,6 +57,7 @@ Building blocks:
 """
 
 from harness.core.errors import UserError
+from harness.data.data_format import register_data
 from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention, register_softmax
 from harness.models.attention.kernels.blocks import block_means, earlier_blocks, own_block, spread_blocks
 from harness.models.attention.kernels.scores import (
@@ -61,11 +67,14 @@ from harness.models.attention.kernels.scores import (
     visible_keys,
     weighted_values,
 )
+from harness.models.blocks.pre_norm import PreNorm
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
+from harness.models.families.own_context import ImageRows, ModelContext, decode_images
+from harness.models.families.own_family import register_model
 from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
 from harness.models.feedforward.routing import Routing
 from harness.models.feedforward.swiglu import SwiGLU
-from harness.models.layers import RMSNorm, Rotary, gather_weight, project
+from harness.models.layers import RMSNorm, Rotary, gather_weight, project, rms_normalise
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.parameters import constant, gain, weight, zeros
 from harness.models.registry import (
@@ -98,14 +107,17 @@ __all__ = [
     "ConfiguredModule",
     "Forward",
     "GroupedOptions",
+    "ImageRows",
     "LayerContext",
     "MatmulFlops",
     "MoE",
     "MoEOptions",
+    "ModelContext",
     "ModelDims",
     "ObjectiveLoss",
     "Optimizer",
     "ParameterGroup",
+    "PreNorm",
     "RMSNorm",
     "Rotary",
     "RouterStats",
@@ -120,6 +132,7 @@ __all__ = [
     "block_means",
     "constant",
     "cross_entropy",
+    "decode_images",
     "earlier_blocks",
     "gain",
     "gather_weight",
@@ -134,14 +147,17 @@ __all__ = [
     "register_attention",
     "register_block",
     "register_conditioning",
+    "register_data",
     "register_embedding",
     "register_experts",
     "register_feedforward",
     "register_head",
+    "register_model",
     "register_objective",
     "register_optimizer",
     "register_position",
     "register_softmax",
+    "rms_normalise",
     "shift_time",
     "softmax_weights",
     "spread_blocks",

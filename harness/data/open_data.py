@@ -1,24 +1,24 @@
-"""Interface to text and image data, chosen by `data.kind`."""
+"""Interface to the data of a config, by its kind (`data_format`)."""
 
 from __future__ import annotations
 
-from harness.config.schema.run import Config, DataConfig, DataKind
+from harness.config.schema.run import Config, DataConfig
 from harness.core.errors import UserError
-from harness.data.images import image_corpus
+from harness.data.data_format import OpenData, configured_format
 from harness.data.order.mixture_schedule import MixFacts, describe_mix
-from harness.data.text import corpus, describe_text
 from harness.data.text.describe_text import DataFacts
 
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     """Return what is known about the data before training. Raises UserError."""
-    describe = image_corpus.describe_images if config.kind is DataKind.images else describe_text.describe_text
-    return describe(config, eval_tokens)
+    configured = configured_format(config)
+    return configured.entry.describe(config, eval_tokens, configured)
 
 
-def open_data(config: DataConfig) -> corpus.TextCorpus | image_corpus.ImageCorpus:
-    """Open the corpus of a config. Raises UserError."""
-    return image_corpus.open_images(config) if config.kind is DataKind.images else corpus.open_text(config)
+def open_data(config: DataConfig) -> OpenData:
+    """Open the data of a config. Raises UserError."""
+    configured = configured_format(config)
+    return configured.entry.open(config, configured)
 
 
 def check_same_content(config: Config, fingerprint: str, eval_fingerprint: str) -> None:
@@ -35,7 +35,9 @@ def check_same_content(config: Config, fingerprint: str, eval_fingerprint: str) 
 def describe_run_data(config: Config) -> tuple[DataFacts, MixFacts]:
     """Return the facts of a run's data: read from files, or assumed for a roster that is only planned."""
     if not config.roster.planned:
-        return describe_data(config.data, config.evaluation.tokens), describe_mix(config.data, config.scale)
+        facts = describe_data(config.data, config.evaluation.tokens)
+        # Data of a user's own have no sources to mix.
+        return facts, describe_mix(config.data, config.scale) if facts.row is None else MixFacts({}, [])
     assert config.roster.vocabulary is not None
     height, width, channels = config.roster.image or (0, 0, 0)
     image = (height, width, channels) if config.roster.image else None

@@ -6,19 +6,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.config.schema.run import Config
 from harness.core.hashing import hash_json
-from harness.core.progress.report import opaque
 from harness.core.progress.waiting import hold_thread_lock
-from harness.data.images.image_corpus import ImageCorpus
+from harness.data.data_format import StepReader
 from harness.data.images.pca_features import PCAFeatures
 from harness.data.open_data import open_data
-from harness.data.order.sampler import Batch, Sampler
+from harness.data.order.sampler import Batch
 from harness.data.text.corpus import HeldOut
 
 PREFETCH_BATCHES = 4
@@ -30,7 +29,7 @@ MAX_CACHED_BATCHES = 32
 class Reader:
     """Batches by step, for any number of threads."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: StepReader) -> None:
         self.num_gathered = 0
         """Number of batches gathered so far."""
         self._sampler = sampler
@@ -154,7 +153,6 @@ class SharedReaders:
 def _open_handle(config: Config, local_rows_B: np.ndarray | None) -> DataHandle:
     corpus = open_data(config.data)
     heldout = corpus.heldout(config.evaluation.tokens)
-    with opaque("computes the features of real images") if isinstance(corpus, ImageCorpus) else nullcontext():
-        features = corpus.pca_features(config.evaluation.tokens) if isinstance(corpus, ImageCorpus) else None
+    features = corpus.pca_features(config.evaluation.tokens)
     sampler = corpus.sampler(config.scale.batch, config.data_seed, local_rows_B)
     return DataHandle(Reader(sampler), heldout, features)

@@ -33,6 +33,8 @@ class TokenBytes:
 def activation_bytes(model: ModelShape, layout: LayoutGrid) -> tuple[np.ndarray, np.ndarray]:
     """Return (kept, work): bytes of one token in one layer that are kept until its backward pass, and those
     that this pass holds of a layer at a time."""
+    if model.kept_bytes is not None:
+        return model.kept_bytes * np.ones(len(layout)), np.zeros(len(layout))
     remats = [layout.has_remat(Remat.full), layout.has_remat(Remat.dots)]
     # Between layers tensor splits the sequence (harness.parallel.sharding.split_time).
     inputs = model.width * model.precision.value_bytes / layout.tensor

@@ -65,6 +65,9 @@ class ModelShape:
     """Attention scores of one token in all layers that a run of the harness writes out."""
     scanned: bool = True
     """True if the layers are a loop, so that what they keep for the backward pass is stored for each turn."""
+    kept_bytes: float | None = None
+    """Bytes of one token that the backward pass keeps, counted in a whole model of a user's own; None: layers
+    are known, and it follows from them."""
     limits: LayoutLimits | None = None
     """Layouts that a run of the harness can be trained in; None: a model of others, in any layout."""
     block: str = ""
@@ -175,7 +178,7 @@ def decoder_shape(
 def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> ModelShape:
     """Return the shape of one of our own runs, with the sizes and counts from `harness.worker.describe`."""
     shape, options = facts.shape, dict(config.model.feedforward.options)
-    moe = config.model.kind == "decoder" and config.model.feedforward.name == "moe"
+    moe = config.model.feedforward.name == "moe"
     experts = int(options.get("experts", 8)) if moe else 0
     # In a feed-forward, only parameters of routed experts have axes [experts, in, out].
     routed = sum(
@@ -184,10 +187,13 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         if experts > 0 and ".feedforward." in path and len(dims) == 3 and dims[0] == experts
     )
     sizes: dict[str, Any] = {
-        key: shape[key] for key in ("layers", "width", "heads", "head_width", "ffn", "vocabulary")
+        key: shape[key] if facts.is_known else unknown
+        for key, unknown in (("layers", 1), ("width", 0), ("heads", 0), ("head_width", 0), ("ffn", 0))
     }
+    tokens = config.scale.batch // config.compute.microbatches * config.data.sequence_length
     return ModelShape(
         **sizes,
+        vocabulary=shape["vocabulary"],
         name=name or f"{config.scale.name}/{config.variant.name}",
         kv_heads=int(config.model.attention.options.get("kv_heads") or sizes["heads"]),
         sequence=config.data.sequence_length,
@@ -204,7 +210,8 @@ def shape_from_facts(config: Config, facts: Facts, name: str | None = None) -> M
         tokens=config.scale.tokens,
         precision=run_precision(config, facts),
         parameters_by_axes=tuple((tuple(axes.split()), count) for axes, count in facts.splits.items()),
-        table_rows=facts.table_rows if config.model.kind == "decoder" else None,
+        table_rows=facts.table_rows if facts.is_known else 1,
+        kept_bytes=None if facts.is_known else facts.activation_bytes / tokens,
         saved_scores=facts.saved_scores,
         scanned=facts.scanned,
         limits=layout_limits(config, facts),

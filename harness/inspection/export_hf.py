@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config.schema.run import DataKind, ModuleConfig
+from harness.config.schema.run import ModuleConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import local_path
@@ -61,12 +61,13 @@ def export(where: Path | str, export_format: str, folder: Path | str, *, trust: 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty. Name a new folder.")
     checkpoint = find_checkpoint(where)
-    if checkpoint.config.data.kind is DataKind.images:
-        raise UserError(f"{where} is an image model. Only text models can be exported.")
     prepare_process(checkpoint, trust=trust)
     from safetensors.numpy import save
 
-    run, codec = load_run(checkpoint), load_run_codec(checkpoint)
+    run = load_run(checkpoint)
+    if not run.exports:
+        raise UserError(f"{where} is a run of a {run.noun}. Only text models can be exported.")
+    codec = load_run_codec(checkpoint)
     config = hf_config(run, codec)
     tensors = hf_tensors(run, run.weights(checkpoint.step))
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from harness.records.run.find_checkpoint import Checkpoint
 from harness.records.sweep.trusted_modules import check_trusted
 
 if TYPE_CHECKING:
-    from harness.models import Model, TextModel
+    from harness.models import Model
+    from harness.models.families.abilities import PredictsTokens
 
 MAX_LOGITS_BYTES = 2**26
 """Maximum bytes of the float32 logits of one model at a time."""
@@ -59,17 +60,38 @@ class LoadedRun:
         weights, vocabulary = self.model.unstack(self.stored_weights(step)), self.model.shape.vocabulary
         return weights | {path: weights[path][:vocabulary] for path in self.model.table_paths}
 
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the model predicts each next token."""
+        from harness.models.families.abilities import PredictsTokens
+
+        return isinstance(self.model, PredictsTokens)
+
+    @property
+    def exports(self) -> bool:
+        """Whether other libraries have such models."""
+        from harness.models.families.model_family import configured_family
+
+        return configured_family(self.config).entry.exports
+
+    @property
+    def noun(self) -> str:
+        """Words for the model in messages, such as `image model`."""
+        from harness.models.families.model_family import configured_family
+
+        return configured_family(self.config).entry.noun
+
     def predict_fn(self, step: int, rows: int) -> PredictFn:
         """Return the model at a step as a function of tokens [N, T+1], with N at most `rows`.
 
-        Compiled once for `rows` sequences; fewer are padded with repeats. Raises UserError for image models.
+        Compiled once for `rows` sequences; fewer are padded with repeats. Raises UserError for other models.
         """
         import jax
 
-        from harness.models import TextModel
+        from harness.models.families.abilities import PredictsTokens
 
-        if not isinstance(self.model, TextModel):
-            raise UserError(f"{self.run.path} is an image model, which does not predict tokens.")
+        if not isinstance(self.model, PredictsTokens):
+            raise UserError(f"{self.run.path} is a run of a {self.noun}, which does not predict tokens.")
         program, params = jax.jit(_losses_and_logits(self.model)), jax.device_put(self.stored_weights(step))
 
         def predict(tokens_NT1: Int[np.ndarray, "N T1"]) -> ModelOutput:
@@ -106,7 +128,7 @@ def max_rows(vocabulary: int, length: int) -> int:
     return max(1, MAX_LOGITS_BYTES // (4 * length * vocabulary))
 
 
-def _losses_and_logits(model: TextModel) -> Callable:
+def _losses_and_logits(model: PredictsTokens) -> Callable:
     """Return the function (params, tokens [B, T+1]) -> mean loss [B], logits [B, T, V]; both float32."""
     import jax
     import jax.numpy as jnp

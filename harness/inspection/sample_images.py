@@ -38,14 +38,16 @@ def sample_images(
     prepare_process(checkpoint, trust=trust)
     import jax
 
-    from harness.models import ImageModel
+    from harness.models.families.abilities import DrawsImages
     from harness.training.output.image_samples import sample_requests
     from harness.training.programs.evaluate import make_sample, map_batches
 
     run = load_run(checkpoint)
     model = run.model
-    if not isinstance(model, ImageModel):
-        raise UserError(f"{where} is a text model. Use `harness sample` without image options.")
+    if not isinstance(model, DrawsImages):
+        raise UserError(
+            f"{where} is a {run.noun}, which draws no images. Use `harness sample` without image options."
+        )
     program, params = jax.jit(make_sample(model, steps)), run.stored_weights(checkpoint.step)
     labels = model.shape.vocabulary - 1
     rows_NR = sample_requests(model, np.tile(np.arange(labels), per_label), seed)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.config.schema.run import DataKind
 from harness.core.errors import UserError
 from harness.inspection.load_run import PredictFn, load_run, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
@@ -33,11 +32,12 @@ def sample(
     """
     _check_options(tokens, temperature, seed)
     checkpoint = find_checkpoint(where)
-    if checkpoint.config.data.kind is DataKind.images:
-        raise UserError(f"{where} is an image model, which writes no text. Use `harness sample` for images.")
     prepare_process(checkpoint, trust=trust)
+    run = load_run(checkpoint)
+    if not run.predicts_tokens:
+        raise UserError(f"{where} is of a {run.noun}, which writes no text.")
     codec = load_run_codec(checkpoint)
-    predict = load_run(checkpoint).predict_fn(checkpoint.step, rows=1)
+    predict = run.predict_fn(checkpoint.step, rows=1)
     start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # documents start with it in training
     length = checkpoint.config.data.sequence_length
     text = _generate(predict, start, tokens, temperature, seed, length, codec.end_token)

@@ -13,13 +13,14 @@ Arrays carry their axes in the name:
 In mixtures of experts:  E experts, K of them per token, A assignments (A = B T K), R rows, M blocks of rows
 """
 
-from harness.models import attention, feedforward
+from harness.models import attention, blocks, feedforward
 from harness.models.diffusion import ImageModel, ImageModelDims, image_size
+from harness.models.families.build import build
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.model_api import Model
 from harness.models.norms import dynamic_tanh, layer_norm, rms
 from harness.models.parameters import ParamSpec
-from harness.models.text.text_model import TextModel, build
+from harness.models.text.text_model import TextModel
 
 __all__ = [
     "ImageModel",
@@ -32,6 +33,7 @@ __all__ = [
     "RouterStats",
     "TextModel",
     "attention",
+    "blocks",
     "build",
     "dynamic_tanh",
     "feedforward",

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from harness.config.schema.cluster import ClusterConfig
+from harness.core.errors import UserError
 from harness.estimate.clusters import Cluster, cluster_from_config, machine_watts, meter_watts
 from harness.estimate.model_size import ModelShape, shape_from_facts
 from harness.plan.allocation.allocated_run import AllocatedRun
@@ -32,7 +33,14 @@ Runs = tuple[PlannedRun, ...]
 
 def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> SweepPlan:
     """Plan every run of a sweep. A run that fits nowhere has its counts and the reason, and stops no other.
-    Raises UserError if the cluster lacks a number."""
+    Raises UserError if the cluster lacks a number, or for a model whose layers are not known."""
+    for run in runs:
+        if not run.facts.is_known:
+            raise UserError(
+                f"{run.name}: the speed of model.kind={run.config.model.kind} on a described cluster cannot be"
+                " known, since its layers are its own. Plan it without a cluster, on a machine that has"
+                " trained it, or plan a decoder."
+            )
     cluster = cluster_from_config(config)
     models = [shape_from_facts(run.config, run.facts, run.name) for run in runs]
     members = allocate_chips(models, cluster)

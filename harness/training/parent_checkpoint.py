@@ -137,7 +137,8 @@ def rebuild_checkpoint_model(parent: RunRef) -> Model:
 def rebuild_model(config: Config, facts: Facts) -> Model:
     """Build the model of a run from its config and the facts of its description."""
     vocabulary = facts.shape["vocabulary"]
-    if config.model.kind == "decoder" and facts.table_rows == vocabulary:
+    if facts.is_known and facts.table_rows == vocabulary:
         # A run from before `model.vocabulary_multiple` has no rows past the vocabulary.
         config = replace(config, model=replace(config.model, vocabulary_multiple=1))
-    return build(config, vocabulary, facts.end_token, image_size(facts.shape))
+    row = tuple(facts.row) or None
+    return build(config, vocabulary, facts.end_token, image_size(facts.shape), row, facts.row_dtype)

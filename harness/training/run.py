@@ -24,6 +24,7 @@ from harness.core.progress.report import opaque, reports_to
 from harness.estimate.layouts import config_layout
 from harness.estimate.model_size import shape_from_facts
 from harness.estimate.ways_to_fit import ways_text
+from harness.models.families.abilities import DrawsImages
 from harness.parallel.processes.agreement import broadcast_from_primary, is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest, environment, metrics
@@ -173,7 +174,7 @@ def _train_main(
         profiler.close()
     if until is None:
         _complete_metrics(run_io, end)
-        if programs.features is not None:
+        if programs.features is not None and isinstance(programs.model, DrawsImages):
             writer.heartbeat("sample")
             write_samples(task.run, programs, programs.features, end.state)
     else:

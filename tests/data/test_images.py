@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig, DataKind, SourceConfig
+from harness.config.schema.run import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
 from harness.data.images.image_corpus import HEADER_WORDS, HELDOUT_TIMES, TIME_UNITS, ImageCorpus
@@ -29,7 +29,7 @@ def configure(tmp_path):
             path = tmp_path / f"{name}.npz"
             np.savez(path, **content)
             sources[name] = SourceConfig(str(path), (_weights or {}).get(name, 1.0))
-        base = {"kind": DataKind.images, "sequence_length": PATCHES, "holdout": 0.2}
+        base = {"kind": "images", "sequence_length": PATCHES, "holdout": 0.2}
         return DataConfig("test", sources=sources, **base | (_options or {}))
 
     return make
@@ -159,7 +159,7 @@ def test_facts_tell_what_decides_the_batches(configure):
 def test_the_packs_are_there():
     for name, shape, patches in (("digits", (28, 28, 1), 49), ("emoji", (32, 32, 3), 64)):
         sources = {name: SourceConfig(f"pack:{name}")}
-        config = DataConfig(name, sources, sequence_length=patches, kind=DataKind.images)
+        config = DataConfig(name, sources, sequence_length=patches, kind="images")
         facts = describe_data(config, 6_400)
         assert (facts.vocabulary, facts.image) == (11, shape)
 

@@ -148,7 +148,7 @@ def _mix(facts: Facts) -> str:
 
 def _tokenizer(run: RunRecord) -> str:
     node = run.config.get("data") or {}
-    return "" if node.get("kind") == "images" else str(node.get("tokenizer", ""))
+    return str(node.get("tokenizer", "")) if node.get("kind", "text") == "text" else ""
 
 
 def _learning_rate(run: RunRecord) -> float | None:

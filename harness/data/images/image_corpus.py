@@ -18,6 +18,7 @@ from scipy.special import expit, ndtri
 from harness.config.schema.run import DataConfig
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.core.progress.report import opaque
 from harness.data.images.pca_features import PCAFeatures
 from harness.data.images.pixels import LabelledImages, check_same_shape, read_images
 from harness.data.order.mixture_schedule import MixSchedule, check_mixes, mix_schedule
@@ -102,11 +103,12 @@ class ImageCorpus(Corpus):
         count = tokens // self.patches_per_image
         heldout = [_select(domain.heldout, _heldout_order(domain, count)) for domain in domains]
         labels = [images.labels_N + d.first_class for d, images in zip(domains, heldout, strict=True)]
-        return PCAFeatures.fit(
-            np.concatenate([domain.train.images_NHWC for domain in domains]),
-            np.concatenate([images.images_NHWC for images in heldout]),
-            np.concatenate(labels),
-        )
+        with opaque("computes the features of real images"):
+            return PCAFeatures.fit(
+                np.concatenate([domain.train.images_NHWC for domain in domains]),
+                np.concatenate([images.images_NHWC for images in heldout]),
+                np.concatenate(labels),
+            )
 
 
 def pack_rows(

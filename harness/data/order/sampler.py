@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt64
@@ -38,6 +39,10 @@ class Corpus(ABC):
     ) -> tuple[Int32[np.ndarray, "M T+1"], UInt64[np.ndarray, " B"]]:
         """Return the examples that a run draws from `source` at positions `rank_B`: rows only where
         `local_rows_B` is true, ids for all. Each epoch reads every example once, in its own order."""
+
+    def pca_features(self, tokens: int) -> Any:
+        """Return features that samples are compared in; None for data that nothing draws."""
+        return None
 
     def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
         """Return the sampler of `batch` rows per step. Raises UserError for a stage below one step."""

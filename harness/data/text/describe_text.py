@@ -40,6 +40,10 @@ class DataFacts:
     tokenizer: str = ""
     """Fingerprint of the tokenizer; empty for images."""
     sources: dict[str, SourceSummary] = field(default_factory=dict)
+    row: tuple[int, ...] | None = None
+    """Shape of an example of data of a user's own; None for text and images."""
+    dtype: str = "int32"
+    """Dtype of the examples."""
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:

@@ -9,7 +9,6 @@ import numpy as np
 from harness.compare.checkpoints.diff_types import LossRow, PredictionDiff, PredictionRow
 from harness.compare.checkpoints.distances import compare_tokens, loss_row, mean_over_domains, prediction_row
 from harness.config.run_identity import config_difference
-from harness.config.schema.run import DataKind
 from harness.core.errors import UserError
 from harness.core.hashing import is_covered_by
 from harness.inspection.load_run import LoadedRun, PredictFn, max_rows
@@ -27,7 +26,7 @@ def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Loa
     from harness.data import open_data
 
     try:
-        if reason := _incomparable_reason(a, b):
+        if reason := _incomparable_reason(a, b, runs):
             return PredictionDiff(refused=reason)
         held_out = open_data(a.config.data).heldout(a.config.evaluation.tokens)
     except UserError as error:
@@ -40,12 +39,12 @@ def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Loa
     return PredictionDiff(tuple(row for row, _ in pairs), losses, mean_over_domains(losses))
 
 
-def _incomparable_reason(a: Checkpoint, b: Checkpoint) -> str:
+def _incomparable_reason(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> str:
     """Return why the predictions cannot be compared; empty if they can."""
     from harness.data import describe_data
 
-    if DataKind.images in (a.config.data.kind, b.config.data.kind):
-        return "image models do not predict tokens"
+    if silent := [run for run in runs if not run.predicts_tokens]:
+        return f"{silent[0].noun}s do not predict tokens"
     left, right = a.provenance.facts, b.provenance.facts
     sizes = left.shape["vocabulary"], right.shape["vocabulary"]
     if sizes[0] != sizes[1]:

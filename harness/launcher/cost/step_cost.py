@@ -138,7 +138,7 @@ def estimate_run(
     earlier runs here, else as a plan does from the chips that the cluster describes, else from a default."""
     workload = workload_of(run.config, run.facts)
     near, distance = _nearest(workload, width, oversubscription, observations)
-    described = None if near else sole_partition(run.config.cluster)
+    described = None if near or not run.facts.is_known else sole_partition(run.config.cluster)
     if described:
         model = shape_from_facts(run.config, run.facts, run.name)
         step = estimate_step(model, config_layout(run.config), described.chip, described.links)

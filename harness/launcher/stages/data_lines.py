@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.config.schema.run import DataKind
 from harness.core.errors import printable
 from harness.core.number_format import format_count
 from harness.launcher.runs import Run
@@ -31,7 +30,7 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     for name, runs in readers.items():
         run = max(runs, key=lambda run: _passes(run, name))
         passes, available = _passes(run, name), run.facts.sources[name].train_tokens
-        if passes > WORTHWHILE_PASSES and run.config.data.kind is DataKind.text:
+        if passes > WORTHWHILE_PASSES and run.facts.tokenizer:
             yield (
                 f"  {printable(name)} is read {passes:.2g} times: it has {format_count(available)} training "
                 f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes "
@@ -40,10 +39,9 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
 
 
 def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
-    texts = (run for run in runs if run.config.data.kind is DataKind.text)
     sizes = {
         (run.facts.shape["vocabulary"], run.facts.table_rows, run.config.model.vocabulary_multiple)
-        for run in texts
+        for run in runs
         if run.facts.table_rows > run.facts.shape["vocabulary"]
     }
     return [
@@ -55,7 +53,7 @@ def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
 
 def _describe(name: str, runs: Sequence[Run]) -> str:
     source = runs[0].facts.sources[name]
-    is_text = runs[0].config.data.kind is DataKind.text
+    is_text = bool(runs[0].facts.tokenizer)
     texts = [
         with_plural(source.files, "file"),
         with_plural(source.documents, "document" if is_text else "image"),

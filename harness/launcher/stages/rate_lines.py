@@ -17,7 +17,7 @@ def rate_lines(runs: Sequence[Run]) -> list[str]:
     """Return a line for each scale whose rate is far above the Step Law's for its parameters and tokens, and
     that no base width carries to its width."""
     lines: dict[str, str] = {}
-    for run in runs:
+    for run in (run for run in runs if run.facts.is_known):  # the law is for transformers
         law = step_law_rate(run.facts.non_embedding, run.tokens)
         ratio = run.config.optimizer.learning_rate / law
         if ratio >= FAR and not _is_carried(run.config):

@@ -37,10 +37,11 @@ def tune_learning_rates(
         return configs, {}
     _check_tuning(configs)
     _check_decay(runs)
+    _check_transfer(runs)
     smallest = _smallest_scale(configs)
     _tune_missing(sweep, smallest, launch, note)
     results = _read_results(sweep.tune, note)
-    width = next(run.facts.shape["width"] for run in runs if run.config is smallest[0])
+    width = next(_width(run) for run in runs if run.config is smallest[0])
     return [_with_result(config, results[config.variant.name], width) for config in configs], results
 
 
@@ -61,6 +62,21 @@ def _check_decay(runs: Sequence[Run]) -> None:
                 f"tune=lr: schedule.name={run.config.schedule.name} without a cooldown never decays, and "
                 "losses before the decay are not compared. Choose schedule=wsd or schedule=cosine."
             )
+
+
+def _check_transfer(runs: Sequence[Run]) -> None:
+    scales = {run.config.scale.name for run in runs}
+    for run in runs:
+        if not run.facts.is_known and len(scales) > 1:
+            raise UserError(
+                f"tune=lr: no rule carries a rate of model.kind={run.config.model.kind} from scale to scale."
+                " Sweep one scale, or set each rate at its scale."
+            )
+
+
+def _width(run: Run) -> int | None:
+    """Return the width that a tuned rate belongs to; None if the model has none."""
+    return run.facts.shape["width"] if run.facts.is_known else None
 
 
 def _smallest_scale(configs: Sequence[Config]) -> list[Config]:
@@ -143,7 +159,7 @@ def _read_results(sweep: SweepDir, note: Note) -> dict[str, Any]:
     return frozen["variants"]
 
 
-def _with_result(config: Config, result: dict[str, Any], width: int) -> Config:
+def _with_result(config: Config, result: dict[str, Any], width: int | None) -> Config:
     model = config.model
     if model.base_width is None:
         model = dataclasses.replace(model, base_width=width)

@@ -17,6 +17,7 @@ from harness.models.diffusion.flow import FlowExamples, draw_noise, integrate_eu
 from harness.models.diffusion.model_spec import ImageModelDims, ImageModelSpec, check_image_config
 from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
+from harness.models.families.abilities import DrawsImages
 from harness.models.model_api import Model, Params
 from harness.models.step_clock import StepClock
 
@@ -24,11 +25,10 @@ HEADER_WORDS = 4
 """Words of a row before the pixels."""
 
 
-class ImageModel(Model):
+class ImageModel(Model, DrawsImages):
     """A diffusion transformer. A token is a patch, an example a row written by `data.images.image_corpus`."""
 
     spec: ImageModelSpec
-    loss_unit = "mean squared error a value"
     _module, _flops, _sizing = DiffusionTransformer, flops, sizing
 
     @property
@@ -95,7 +95,7 @@ class ImageModel(Model):
         return products, shape.layers * shape.heads * self.spec.tokens, 16 * shape.values
 
 
-def build(config: Config, labels: int, image: tuple[int, int, int] | None) -> ImageModel:
+def build_image_model(config: Config, labels: int, image: tuple[int, int, int] | None) -> ImageModel:
     """Build the model of a run. Raises UserError for a config that has no model."""
     image = check_image_config(config, image)
     if config.mesh.context > 1:

@@ -76,17 +76,9 @@ class ImageModelSpec(ModelSpec):
 
 
 def check_image_config(config: Config, image: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    """Return the image size. Raises UserError if config and data do not fit each other."""
+    """Return the image size. Raises UserError if config and images do not fit each other."""
+    assert image is not None, "checked by the family"
     model, length = config.model, config.data.sequence_length
-    if image is None:
-        raise UserError(
-            f"model.kind=dit is for images, but data={config.data.name} is text. Choose data=digits, "
-            "or model=decoder."
-        )
-    if model.kind != "dit":
-        raise UserError(
-            f"model.kind={model.kind} is for text, but data={config.data.name} is images. Choose model=dit."
-        )
     height, width, _ = image
     if model.patch < 1 or height % model.patch or width % model.patch:
         raise UserError(
@@ -115,8 +107,8 @@ def _check_supported(config: Config) -> None:
         )
     if model.norm != ModuleConfig("rms"):
         raise UserError(
-            f"model.norm.name={model.norm.name} is not supported: a diffusion transformer's norms belong to its"
-            " conditioning. Leave model.norm at rms."
+            f"model.norm.name={model.norm.name} is not supported: the norms of a diffusion transformer are"
+            " those of its conditioning. Leave model.norm at rms."
         )
     if model.scaling != ModuleConfig("mup"):
         raise UserError(

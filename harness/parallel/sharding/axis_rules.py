@@ -29,6 +29,9 @@ class HasAxes(Protocol):
         ...
 
 
+LARGEST = "largest"
+"""Axis of a parameter of a user's own model that names no axes: its largest that divides over `fsdp`."""
+
 LOGICAL_AXIS_RULES: dict[str, str | tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
     "rows": ("data", "fsdp", "expert", "pipeline"),
@@ -40,6 +43,7 @@ LOGICAL_AXIS_RULES: dict[str, str | tuple[str, ...]] = {
     "ffn": "tensor",
     "experts": "expert",
     "vocabulary": "tensor",
+    LARGEST: "fsdp",
 }
 """Logical axis -> mesh axes, of which a mesh may lack some. Unlisted axes (head_width) are replicated. The
 batch is split over `expert` too: otherwise all but the experts would be computed once per shard of that axis.

@@ -9,7 +9,7 @@ from harness.core.atomic_files import write_bytes
 from harness.core.png import encode_png, image_grid
 from harness.data import PCAFeatures
 from harness.data.images.image_corpus import pack_rows
-from harness.models import ImageModel
+from harness.models.families.abilities import DrawsImages
 from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
 from harness.records.run.sample_quality import SampleQuality, write_sample_quality
@@ -28,7 +28,7 @@ PER_LABEL, ZOOM = 4, 2
 def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, state: TrainState) -> None:
     """Draw samples with the labels of held-out images, from noise that all runs share, and write them."""
     model = programs.model
-    assert isinstance(model, ImageModel)
+    assert isinstance(model, DrawsImages), "checked by the caller"
     labels_N = features.labels_M[:NUM_SAMPLES]
     real_NK = features.heldout_MK[: len(labels_N)]
     samples_NHWC = programs.sample(state, sample_requests(model, labels_N, 0), 1.0)
@@ -41,7 +41,7 @@ def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, sta
         write_sample_quality(run, SampleQuality(features.name, len(labels_N), EULER_STEPS, *distances))
 
 
-def sample_requests(model: ImageModel, labels_N: np.ndarray, seed: int) -> np.ndarray:
+def sample_requests(model: DrawsImages, labels_N: np.ndarray, seed: int) -> np.ndarray:
     """Return rows that request images of these labels, each with its own noise key."""
     keys_N = np.random.Philox(key=seed).random_raw(len(labels_N))
     shape = model.shape
