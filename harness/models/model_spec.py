@@ -117,7 +117,7 @@ class ModelSpec:
     @cached_property
     def gives(self) -> tuple[str, ...]:
         """Names of the arrays that mechanisms give to those after them."""
-        parts = (self.attention, self.feedforward, self.block, self.embedding)
+        parts = (self.attention, self.feedforward, self.block, self.embedding, self.configured_objective)
         entries = [nested.entry for part in parts for nested in part.nested()]
         return tuple(dict.fromkeys(name for entry in entries for name in entry.gives))
 
