@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 from jax import Array, P
 from jaxtyping import Float
 
 from harness.models import Model
-from harness.models.mup import WIDTH_SCALED_AXES, expert_matrix, relative_width
-from harness.models.parameters import ParamSpec
+from harness.models.mup import WIDTH_SCALED_AXES
+from harness.models.parameters import ParamSpec, expert_matrix, num_contracted_axes
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,11 @@ class Matrix:
     columns: int
     rate: float
     """Factor of the learning rate at this width for an orthogonal update at the size of Adam's
-    (`optimizers.muon`); 1 at the base width."""
+    (`optimizers.muon`); 1 at the base size."""
+
+    def times(self, factor: float) -> Matrix:
+        """Return the matrix with its learning rate times a factor."""
+        return replace(self, rate=factor * self.rate)
 
 
 Matrices = Mapping[str, Matrix]
@@ -33,20 +37,16 @@ Matrices = Mapping[str, Matrix]
 
 def hidden_matrices(model: Model) -> dict[str, Matrix]:
     """Return the matrices that stand between activations: all except those with a vocabulary axis."""
-    relative = relative_width(model.spec.config, model.shape.width)
+    growth, scaling = model.spec.growth, model.spec.scaling
     layer_paths = {path: model.stacking.canonical_paths(path)[0] for path in model.stored_specs}
     specs = {path: expert_matrix(model.param_specs[layer]) for path, layer in layer_paths.items()}
     return {
-        path: as_matrix(spec, num_contracted_axes(spec), relative)
+        path: as_matrix(spec, num_contracted_axes(spec), growth.width).times(
+            scaling.scale(layer_paths[path], spec, replace(growth, width=1.0)).rate
+        )
         for path, spec in specs.items()
         if spec.is_weight and len(spec.shape) > 1 and "vocabulary" not in spec.axes
     }
-
-
-def num_contracted_axes(spec: ParamSpec) -> int:
-    """Return the number of leading axes that a product contracts."""
-    # A matrix that writes to the residual stream contracts all axes before the last one.
-    return len(spec.shape) - 1 if spec.axes[-1] == "width" else 1
 
 
 def as_matrix(spec: ParamSpec, contracted: int, relative: float) -> Matrix:

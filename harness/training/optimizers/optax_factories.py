@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+import jax
 import optax
 import optax.contrib
 
@@ -48,26 +49,47 @@ def factory_options(name: str, factory: Factory) -> type:
 
 
 def call_factory(
-    factory: Factory,
-    options: Mapping[str, Any],
-    learning_rate: Any,
-    weight_decay: Any,
-    decays: Mapping[str, bool],
-) -> tuple[optax.GradientTransformation, bool]:
-    """Call a function with its options and what it takes of the run. Return its transformation, and whether
-    that applies weight decay itself. Raises UserError if it returns something else."""
-    taken = inspect.signature(factory).parameters
-    given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    factory: Factory, arguments: Mapping[str, Any], decays: Mapping[str, bool]
+) -> optax.GradientTransformationExtraArgs:
+    """Call a function with those of its arguments that are options, and those that the run gives if it takes
+    them. Its layout inside is the compiler's: optax contracts over split axes, which explicit layouts refuse.
+    Updates and state leave in the layout that they came in. Raises UserError if it returns something else."""
+    traced = {name: value for name, value in arguments.items() if isinstance(value, jax.Array)}
+    inner = _call(factory, arguments, decays)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if jax.sharding.get_abstract_mesh().empty:
+            return inner.update(updates, state, params, **extra)
+
+        def run(updates: Any, state: Any, params: Any, extra: Any, traced: Any) -> tuple[Any, Any]:
+            return _call(factory, {**arguments, **traced}, decays).update(updates, state, params, **extra)
+
+        layouts = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, (updates, state))
+        laid_out: Any = jax.sharding.auto_axes(run, out_sharding=layouts)
+        return laid_out(updates, state, params, extra, traced)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _call(
+    factory: Factory, arguments: Mapping[str, Any], decays: Mapping[str, bool]
+) -> optax.GradientTransformationExtraArgs:
+    accepted = inspect.signature(factory).parameters
     # Without weight decay of its own, a mask of it has no use.
-    masks = {name: dict(decays) for name in MASKS} if "weight_decay" in taken else {}
-    run = {name: value for name, value in (given | masks).items() if name in taken}
-    transformation = factory(**options, **run)
+    masks = {name: dict(decays) for name in MASKS} if applies_decay(factory) else {}
+    given = {name: value for name, value in (dict(arguments) | masks).items() if name in accepted}
+    transformation = factory(**given)
     if not isinstance(transformation, optax.GradientTransformation):
         raise UserError(
             f"optimizer.name={factory.__module__}.{factory.__name__} returns no optimizer. Choose a function"
             " of optax that returns a GradientTransformation, such as optax.adamw."
         )
-    return transformation, "weight_decay" in taken
+    return optax.with_extra_args_support(transformation)
+
+
+def applies_decay(factory: Factory) -> bool:
+    """Return whether a function takes weight decay."""
+    return "weight_decay" in inspect.signature(factory).parameters
 
 
 def has_rate(factory: Factory) -> bool:

@@ -15,7 +15,7 @@ from harness.config.registry import Configured
 from harness.models.parameters import ParamSpec
 from harness.models.step_clock import StepClock
 from harness.training.optimizers.matrices import Matrices
-from harness.training.optimizers.optax_factories import Factory, call_factory, has_rate
+from harness.training.optimizers.optax_factories import Factory, applies_decay, call_factory, has_rate
 from harness.training.optimizers.registry import Optimizer, OptimizerEntry, RateRule
 
 RateScales = Mapping[str, float]
@@ -37,9 +37,13 @@ class ParameterGroup:
     decays: Mapping[str, bool]
     """Flags of weight decay: true for matrices, false for gains."""
     width_factors: RateScales
-    """Factors of Adam's learning rate at this width (`models.mup`); all 1 at the base width."""
+    """Factors of Adam's learning rate at this size (`model.scaling`); all 1 at the base size."""
     matrices: Matrices = field(default_factory=dict)
     """Hidden matrices among them."""
+    decay_factors: RateScales = field(default_factory=dict)
+    """Factors of the share that decay removes (`model.scaling`); 1 for what is not named."""
+    epsilon_factors: RateScales = field(default_factory=dict)
+    """Factors of Adam's epsilon; 1 for what is not named."""
     weight_decay: Any = 0.0
     """Share of a parameter that one step at learning rate 1 removes."""
     rate_rule: RateRule | None = "entries"
@@ -59,7 +63,7 @@ class ParameterGroup:
 
     def only(self, paths: Collection[str]) -> ParameterGroup:
         """Return the group of these parameters alone."""
-        tables = ("specs", "decays", "width_factors", "matrices")
+        tables = ("specs", "decays", "width_factors", "matrices", "decay_factors", "epsilon_factors")
         parts = {
             name: {path: value for path, value in getattr(self, name).items() if path in paths}
             for name in tables
@@ -70,11 +74,22 @@ class ParameterGroup:
         self, direction: optax.GradientTransformation, learning_rate: Any
     ) -> optax.GradientTransformation:
         """Return the optimizer of a direction: times the factors by path, plus decay, times minus the
-        learning rate. Decay comes after the factors, so its share is the same at every width."""
-        rates = self.rates
-        scale = [_scale_per_path(rates)] if any(factor != 1 for factor in rates.values()) else []
-        decay = optax.add_decayed_weights(self.weight_decay, mask=dict(self.decays))
-        return _times_rate(optax.chain(direction, *scale, decay), learning_rate)
+        learning rate. Decay comes after the factors, so its share is the same at every width. A gradient that
+        is divided by a factor meets an epsilon that is larger by it."""
+        widen_epsilon = _scale_per_path({path: 1 / factor for path, factor in self.epsilon_factors.items()})
+        chain = [*widen_epsilon, direction, *_scale_per_path(self.rates), self._decay()]
+        return _times_rate(optax.chain(*chain), learning_rate)
+
+    def _decay(self) -> optax.GradientTransformation:
+        if all(factor == 1 for factor in self.decay_factors.values()):
+            return optax.add_decayed_weights(self.weight_decay, mask=dict(self.decays))
+        shares = {path: self.decay_factors.get(path, 1.0) * decays for path, decays in self.decays.items()}
+
+        def decay(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+            add = lambda update, param, share: update + self.weight_decay * share * param  # noqa: E731
+            return jax.tree.map(add, updates, params, shares)
+
+        return optax.stateless(decay)
 
     def build(self, configured: Configured[OptimizerEntry], learning_rate: Any) -> Optimizer:
         """Build an optimizer of these parameters: for wrappers, which have one among their options."""
@@ -92,12 +107,13 @@ class ParameterGroup:
         self, factory: Factory, options: Mapping[str, Any], learning_rate: Any
     ) -> optax.GradientTransformation | Optimizer:
         """Call a function of optax. It gets weight decay, and which parameters decay, if it takes them."""
-        inner, decays = call_factory(factory, options, learning_rate, self.weight_decay, self.decays)
+        run = {"learning_rate": learning_rate, "weight_decay": self.weight_decay}
+        inner = call_factory(factory, {**options, **run}, self.decays)
         if not has_rate(factory):
             return self.descent(inner, learning_rate)
         if factory.__name__.startswith("schedule_free"):
             return Optimizer(inner.init, inner.update, judged=_schedule_free_average)
-        if decays:
+        if applies_decay(factory):
             return inner
         decay = optax.add_decayed_weights(-learning_rate * self.weight_decay, mask=dict(self.decays))
         return optax.chain(inner, decay)
@@ -125,11 +141,15 @@ def _times_rate(
     return optax.GradientTransformationExtraArgs(descent.init, update)
 
 
-def _scale_per_path(rate_scales: RateScales) -> optax.GradientTransformation:
-    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        return jax.tree.map(lambda update, factor: update * factor, updates, dict(rate_scales))
+def _scale_per_path(factors: RateScales) -> list[optax.GradientTransformation]:
+    """Return the transformation that multiplies by these factors; none if all are 1."""
+    if all(factor == 1 for factor in factors.values()):
+        return []
 
-    return optax.stateless(scale)
+    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        return jax.tree.map(lambda update, factor: update * factor, updates, dict(factors))
+
+    return [optax.stateless(scale)]
 
 
 def _schedule_free_average(params: Any, state: Any) -> Any:
