@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, replace
 
 import jax
-import numpy as np
 
 from harness.config.recipes.durations import evaluation_steps, save_steps
 from harness.config.schema.run import FinetuneMethod
@@ -20,9 +19,10 @@ from harness.records.run.timeline import TRAIN
 from harness.training.output.checkpointer import Checkpointer
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import RunWriter
+from harness.training.programs.evaluate import DomainResult
 from harness.training.programs.run_programs import RunPrograms
 from harness.training.schedule import Segment, ends_decayed
-from harness.training.step import METRICS, TrainState
+from harness.training.step import TrainState
 from harness.training.step_inputs import step_inputs
 
 
@@ -174,16 +174,16 @@ class MetricsBuffer:
         self._writer.set_phase(TRAIN)
         self._last = time.perf_counter()
 
-    def add_evaluation(self, progress: Progress, domains: dict[str, tuple[float, float | None]]) -> None:
-        """Add one row per held-out domain from its loss (nats per token) and bits per byte."""
+    def add_evaluation(self, progress: Progress, domains: dict[str, DomainResult]) -> None:
+        """Add one row per held-out domain."""
         decayed = progress.step == self._segment.last and ends_decayed(self._programs.config.schedule)
-        for domain, (loss, bits) in domains.items():
-            row = self._counters(progress.step) | {"domain": domain, "loss": loss, "bits_per_byte": bits}
-            self._writer.add("evals", row | {"decayed": decayed})
+        for domain, result in domains.items():
+            row = self._counters(progress.step) | {"domain": domain, "decayed": decayed}
+            row |= {"loss": result.loss, "bits_per_byte": result.bits_per_byte}
+            self._writer.add("evals", row | result.metrics)
 
     def _write_row(self, step: int, rate: float, metrics: jax.Array, input_seconds: float) -> None:
-        # The last two metrics exist only for mixtures of experts.
-        values = dict(zip(METRICS, map(float, np.asarray(metrics)), strict=False))
+        values = self._programs.step_values(metrics)
         loss = values["loss"]
         now = time.perf_counter()
         elapsed, self._last = now - self._last, now

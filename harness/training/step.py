@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +13,14 @@ from jaxtyping import Array, Float, Int
 from harness.config.schema.run import OptimizerConfig
 from harness.models import Model, RouterStats
 from harness.models.step_clock import StepClock
+from harness.training.metrics.metric_registry import ConfiguredMetric
+from harness.training.metrics.metric_values import StepRecord, step_values
+from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.optimizers.stored_dtypes import round_like, widen
+from harness.training.schedules.values import Z_LOSS
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
-from harness.training.schedules.values import Z_LOSS
 
 class TrainState(NamedTuple):
     """Parameters by stored path, and the state of the optimizer."""
@@ -43,21 +46,22 @@ def make_step(
     optimizer: RunOptimizer,
     trainable_paths: Collection[str] | None = None,
     z_loss: float = 0.0,
+    metrics: Sequence[ConfiguredMetric] = (),
 ) -> Step:
     """Build the step over M micro-batches of B sequences of T+1 tokens; its gradient is their mean.
 
     `loss` is the pure cross-entropy in nats per token before the update, `grad_norm` the global norm before
     clipping. `trainable_paths`: parameters with a gradient and optimizer state; all others are frozen (None:
-    all are trainable).
+    all are trainable). `metrics`: those of the run's own, whose values follow METRICS.
     """
 
     def step(state: TrainState, tokens_MBT1: Int[Array, "M B T1"], inputs: StepInputs):
         trainable, frozen = split_trainable(state.params, trainable_paths)
+        weight = (inputs.values or {}).get(Z_LOSS, z_loss)
 
         def objective(trainable: Params, tokens_BT1: Int[Array, "B T1"], clock: StepClock | None):
             return model.loss(trainable | frozen, tokens_BT1, weight, clock)
 
-        weight = (inputs.values or {}).get(Z_LOSS, z_loss)
         gradient = jax.value_and_grad(objective, has_aux=True)
         descent = optimizer.at_step(inputs)
         point = descent.at(trainable, state.optimizer) if descent.at else trainable
@@ -70,7 +74,12 @@ def make_step(
         new_params = jax.tree.map(jnp.add, wide, updates)
         new_params = model.update_after_step(new_params | frozen, router_stats)
         params = round_like(new_params, state.params, state.optimizer)
-        return TrainState(params, moments), jnp.stack([loss, norm, *_expert_metrics(router_stats)])
+        values = [loss, norm, *_expert_metrics(router_stats)]
+        if metrics:
+            sums = {path: new_params[path] - wide[path] for path in wide}
+            record = StepRecord(state.params, grads, sums, moments, tokens_MBT1[0], loss)
+            values += step_values(metrics, model, record).values()
+        return TrainState(params, moments), jnp.stack(values)
 
     return step
 

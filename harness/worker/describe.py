@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.config.schema.run import Config, DataKind
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.core.jax_setup.jax_range import check_jax_version
 from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.data.open_data import describe_run_data
 from harness.records.run.config_file import read_config
-from harness.records.run.provenance import Facts, SourceFacts
+from harness.records.run.provenance import Facts, MetricFacts, SourceFacts
 
 if TYPE_CHECKING:
     from harness.models.parameters import ParamSpec
@@ -48,11 +48,15 @@ def main(argv: list[str]) -> int:
 def describe(config: Config) -> Facts:
     """Return everything that can be known about a run without training it. Raises UserError."""
     from harness.models import build
+    from harness.models.families.model_family import configured_family
     from harness.models.kernels import describe_kernels
-    from harness.models.mechanism_checks import check_mechanisms
     from harness.models.registry import import_modules
+    from harness.parallel.sharding.mesh import abstract_mesh
     from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent
+    from harness.training.programs.metric_columns import check_metrics
+    from harness.training.programs.optimizer_check import check_optimizer
+    from harness.training.programs.program_specs import ProgramSpecs
     from harness.training.schedule import branch_segments, check_course, ends_decayed, main_segment
     from harness.training.trainable.trainable_model import make_trainable
 
@@ -62,10 +66,14 @@ def describe(config: Config) -> Facts:
     steps = main_segment(config).last
     branch_segments(config)
     check_course(config)
-    model = build(config, data.vocabulary, data.end_token, data.image)
-    check_mechanisms(model.spec)
+    family = configured_family(config).entry
+    model = build(config, data.vocabulary, data.end_token, data.image, data.row, data.dtype)
+    family.check(model)
     trainable_model = make_trainable(config, model)
     _check_mesh(config, trainable_model.stored_specs)
+    specs = ProgramSpecs(config, model, abstract_mesh(config.mesh))
+    check_optimizer(specs)
+    metrics = check_metrics(specs)
     parent = find_parent(config, model)
     sequences = config.scale.batch // config.compute.microbatches
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
@@ -93,15 +101,19 @@ def describe(config: Config) -> Facts:
         base=parent,
         trainable=trainable_model.num_trainable if parent else 0,
         active_parameters=model.active_parameters,
-        loss_unit=model.loss_unit,
+        loss_unit=family.loss_unit,
         splits=_parameters_by_mesh_axes(model.stored_specs),
         fp8_parameters=model.fp8_parameters,
         saved_scores=model.saved_scores,
         scanned=model.stacking.repeats > 0,
-        divisors=_axis_divisors(config, trainable_model.stored_specs),
+        divisors=_axis_divisors(config, trainable_model.stored_specs, splits_time=family.splits_sequences),
+        rows=model.table_rows,
+        row=[*data.row] if data.row is not None else [],
+        row_dtype=data.dtype,
         tokenizer=data.tokenizer,
         kernels=describe_kernels(model.spec.kernels),
         ends_decayed=ends_decayed(config.schedule),
+        metrics={m.name: MetricFacts(m.entry.at.value, m.entry.unit, m.entry.better) for m in metrics},
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
 
@@ -133,12 +145,14 @@ def _parameters_by_mesh_axes(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
     return sizes
 
 
-def _axis_divisors(config: Config, specs: Mapping[str, ParamSpec]) -> dict[str, int]:
+def _axis_divisors(
+    config: Config, specs: Mapping[str, ParamSpec], *, splits_time: bool
+) -> dict[str, int]:
     """Return the number that the size of each mesh axis must divide, besides the batch. An axis that splits
     nothing of this model has none."""
     from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES
 
-    divisors = {"context": config.data.sequence_length} if config.data.kind is DataKind.text else {}
+    divisors = {"context": config.data.sequence_length} if splits_time else {}
     sizes = [pair for spec in specs.values() for pair in zip(spec.axes, spec.shape, strict=True)]
     for axis, size in sizes:
         if isinstance(mesh_axis := LOGICAL_AXIS_RULES.get(axis or ""), str):

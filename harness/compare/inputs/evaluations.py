@@ -121,7 +121,11 @@ def _read_parts(files: list[Path]) -> dict[Path, Evals]:
 
 def _scan_parts(files: list[Path]) -> dict[Path, Evals]:
     """Read one table per file. The rows of a file are contiguous; a file may have none."""
-    frame = pl.scan_parquet(files, include_file_paths="path", glob=False).select(*COLUMNS, "path")
+    schema = {name: metrics.EVALS[name] for name in COLUMNS}  # without a run's own metrics
+    scan = pl.scan_parquet(
+        files, schema=schema, extra_columns="ignore", include_file_paths="path", glob=False
+    )
+    frame = scan.select(*COLUMNS, "path")
     if frame.select(pl.len()).collect().item() > MAX_ROWS:
         raise pl.exceptions.ComputeError("more rows than an evaluation has")
     rows = frame.with_columns(pl.col("domain", "path").cast(pl.Categorical)).collect()

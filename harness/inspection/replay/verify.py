@@ -137,7 +137,6 @@ class _Replay:
 def _replay(step_range: StepRange, programs: RunPrograms) -> _Replay:
     """Train the steps of the range again, and evaluate where the run did."""
     from harness.data import update_example_hash
-    from harness.training.step import METRICS
     from harness.training.step_inputs import step_inputs
 
     segment, config = _segment(step_range), step_range.run_ref.config
@@ -149,8 +148,7 @@ def _replay(step_range: StepRange, programs: RunPrograms) -> _Replay:
         inputs = step_inputs(config, segment, step, clock=programs.has_clock)
         state, metrics = programs.step(state, programs.put_batch(batch), inputs)
         example_hash = update_example_hash(example_hash, batch.ids_B)
-        values = map(float, np.asarray(metrics))  # models without experts lack the last two
-        row = {"step": step + 1} | dict(zip(METRICS, values, strict=False))
+        row = {"step": step + 1} | programs.step_values(metrics)
         row["learning_rate"] = inputs.learning_rate
         replay.rows.append(row | _counters(programs, step + 1))
         replay.evaluations += _evaluate(step_range, programs, segment, step + 1, state)
@@ -170,8 +168,10 @@ def _evaluate(
     decayed = step == segment.last and ends_decayed(programs.config.schedule)
     common = {"step": step} | _counters(programs, step)
     return [
-        common | {"domain": domain, "loss": loss, "bits_per_byte": bits, "decayed": decayed}
-        for domain, (loss, bits) in programs.evaluate(state).items()
+        common
+        | {"domain": domain, "loss": result.loss, "bits_per_byte": result.bits_per_byte, "decayed": decayed}
+        | result.metrics
+        for domain, result in programs.evaluate(state).items()
     ]
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,9 @@ EVALS = {
 """Columns of the evaluations, one row per evaluation and domain. `decayed`: the schedule has ended."""
 
 SCHEMAS = {"steps": STEPS, "evals": EVALS}
+METRIC_PREFIX = "metric."
+"""Beginning of the columns of a run's own metrics (`metrics`), behind all others: float64, and null in rows
+without them."""
 _NEEDED = ("step", "tokens", "flops", "loss")
 _READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """Errors of reading a Parquet file. The Parquet reader panics on some malformed files."""
@@ -91,8 +95,19 @@ def _schema_fault(content: bytes, kind: str) -> str:
     except _READ_ERRORS:
         return "the file cannot be read as Parquet"
     missing = [name for name in _NEEDED if name not in columns]
-    wrong = [name for name, t in SCHEMAS[kind].items() if columns.get(name, t) != t]
+    expected = SCHEMAS[kind] | dict.fromkeys(metric_columns(columns), pl.Float64)
+    wrong = [name for name, t in expected.items() if columns.get(name, t) != t]
     return f"wrong or missing columns: {', '.join(missing + wrong)}" if missing + wrong else ""
+
+
+def metric_column(name: str) -> str:
+    """Return the column of a run's own metric."""
+    return METRIC_PREFIX + name
+
+
+def metric_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns of a run's own metrics, in their order."""
+    return [name for name in columns if name.startswith(METRIC_PREFIX)]
 
 
 def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
@@ -107,7 +122,9 @@ def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
 def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> MetricsPart:
     """Write the rows of steps (start, end] as one part."""
     buffer = io.BytesIO()
-    pl.DataFrame(rows, schema=SCHEMAS[kind], orient="row").write_parquet(buffer, compression="zstd")
+    own = dict.fromkeys(column for row in rows for column in metric_columns(row))
+    schema = SCHEMAS[kind] | dict.fromkeys(own, pl.Float64)
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(buffer, compression="zstd")
     content = buffer.getvalue()
     checksum = hashlib.sha256(content).hexdigest()[:16]
     path = run.metrics / f"{kind}-{start:08d}-{end:08d}.{checksum}.parquet"
@@ -192,7 +209,8 @@ def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
     with contextlib.suppress(*_READ_ERRORS):  # content that fits its checksum, and is malformed
         for part in chain:
             content = part.path.read_bytes()
-            max_rows = int(expansion_limit(len(content)) / (CELL_BYTES * len(SCHEMAS[kind])))
+            columns = max(len(SCHEMAS[kind]), len(pl.read_parquet_schema(io.BytesIO(content))))
+            max_rows = int(expansion_limit(len(content)) / (CELL_BYTES * columns))
             frames.append(pl.read_parquet(io.BytesIO(content), n_rows=max_rows))
     # Older parts lack newer columns, which become null.
     return pl.concat([pl.DataFrame(schema=SCHEMAS[kind]), *frames], how="diagonal")

@@ -45,6 +45,17 @@ class SourceFacts:
 
 
 @dataclass(frozen=True)
+class MetricFacts:
+    """Facts about a metric of a run's own."""
+
+    at: str
+    """`step` or `evaluation`."""
+    unit: str = ""
+    better: str | None = None
+    """`lower` or `higher`; None: neither."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Description of one config by `harness.worker.describe`: all that other rooms know about a model."""
 
@@ -110,17 +121,31 @@ class Facts:
     ends_decayed: bool = True
     """True if the learning rate has decayed at the end, and where it was not described, since evaluations
     record it too."""
+    metrics: dict[str, MetricFacts] = field(default_factory=dict)
+    """Metrics of the run's own by name."""
+    rows: int = 0
+    """Number of rows of embedding and head: the vocabulary, and rows that are no token; 0: not described."""
+    row: list[int] = field(default_factory=list)
+    """Shape of an example of data of a user's own; empty for text and images."""
+    row_dtype: str = "int32"
+    """Dtype of the examples."""
 
     @property
     def table_rows(self) -> int:
-        """Number of rows of a text model's embedding and head: the vocabulary, and rows that are no token."""
-        return self.paths.get("embedding", [self.shape["vocabulary"]])[0]
+        """Number of rows of embedding and head: the vocabulary, and rows that are no token."""
+        return self.rows or self.paths.get("embedding", [self.shape["vocabulary"]])[0]
+
+    @property
+    def is_known(self) -> bool:
+        """True for a model whose layers the harness knows; false for a whole model of a user's own."""
+        return "layers" in self.shape
 
     def __post_init__(self) -> None:
-        """Parse sources that come from JSON. Raises TypeError if they are malformed."""
-        if isinstance(self.sources, dict):
-            sources = {name: _parse_source(source) for name, source in self.sources.items()}
-            object.__setattr__(self, "sources", sources)
+        """Parse sources and metrics that come from JSON. Raises TypeError if they are malformed."""
+        for name, kind in (("sources", SourceFacts), ("metrics", MetricFacts)):
+            if isinstance(content := getattr(self, name), dict):
+                parsed = {key: _parse(kind, value) for key, value in content.items()}
+                object.__setattr__(self, name, parsed)
 
 
 @dataclass(frozen=True)
@@ -146,11 +171,11 @@ class Provenance:
     """Environments of the workers (records.run.environment), each valid from its `step` on; may be empty."""
 
 
-def _parse_source(content: SourceFacts | dict[str, Any]) -> SourceFacts:
-    source = content if isinstance(content, SourceFacts) else parse_record(SourceFacts, content)
-    if source is None:
-        raise TypeError("a source is malformed")
-    return source
+def _parse(kind: type[SourceFacts | MetricFacts], content: Any) -> SourceFacts | MetricFacts:
+    record = content if isinstance(content, kind) else parse_record(kind, content)
+    if record is None:
+        raise TypeError(f"a record of {kind.__name__} is malformed")
+    return record
 
 
 def identity_of(config: Config, facts: Facts) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from harness.data import HeldOut
-from harness.models import ImageModel, Model
+from harness.models import Model
+from harness.models.families.abilities import DrawsImages
 from harness.parallel.processes.agreement import put_sharded
+from harness.training.metrics.metric_registry import ConfiguredMetric
+from harness.training.metrics.metric_values import row_values
 from harness.training.programs.compile_cache import Program, bounded_results
 from harness.training.trainable.trainable_model import Params, TrainableModel
 
@@ -21,11 +25,29 @@ EULER_STEPS = 16
 """Number of Euler steps from noise to image for the samples at the end of a run."""
 
 
-def make_evaluate(model: Model | TrainableModel):
-    """Build (params, rows [B, T+1]) -> loss of each row, summed over its tokens, float32 [B]."""
+class DomainResult(NamedTuple):
+    """Result of an evaluation on one held-out domain."""
 
-    def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, " B"]:
-        return jnp.sum(model.token_losses(params, tokens_BT1), axis=1)
+    loss: float
+    """Mean loss per token."""
+    bits_per_byte: float | None
+    """None if the tokens are not text."""
+    metrics: dict[str, float]
+    """Mean over the rows of each metric of the run's own, by column."""
+
+
+def make_evaluate(model: Model | TrainableModel, metrics: Sequence[ConfiguredMetric] = ()):
+    """Build (params, rows [B, T+1]) -> loss of each row, summed over its tokens, float32 [B]; with metrics of
+    the run's own, [B, 1 + columns]."""
+
+    def evaluate(params: Params, tokens_BT1: Int[Array, "B T1"]) -> Float[Array, "B ..."]:
+        loss_B = jnp.sum(model.token_losses(params, tokens_BT1), axis=1)
+        if not metrics:
+            return loss_B
+        values = row_values(metrics, model, params, tokens_BT1).values()
+        if not jax.sharding.get_abstract_mesh().empty:
+            values = [jax.reshard(value_B, jax.typeof(loss_B).sharding.spec) for value_B in values]
+        return jnp.stack([loss_B, *values], axis=1)
 
     return evaluate
 
@@ -37,19 +59,22 @@ def evaluate_domains(
     batch: int,
     length: int,
     sharding: jax.sharding.Sharding,
-) -> dict[str, tuple[float, float | None]]:
-    """Return the mean loss per token and the bits per byte of each domain. Rows have `length` predicted
-    tokens. The last batch of a domain is padded with repeated rows, which do not enter the mean. Bits per
-    byte is None if the tokens are not text."""
+    columns: Sequence[str] = (),
+) -> dict[str, DomainResult]:
+    """Return the result of each domain. Rows have `length` predicted tokens. The last batch of a domain is
+    padded with repeated rows, which do not enter the mean. `columns`: those of the run's own metrics."""
     batches = {domain: padded_batches(examples.tokens_NT, batch) for domain, examples in heldout.items()}
     all_batches = itertools.chain.from_iterable(batches.values())
     sums = bounded_results(program(params, put_sharded(rows, sharding)) for rows in all_batches)
     results = {}
     for domain, examples in heldout.items():
         count, size = len(examples.tokens_NT), examples.bytes
-        all_N = np.concatenate([next(sums) for _ in batches[domain]])
-        total = float(all_N[:count].sum(dtype=np.float64))
-        results[domain] = (total / (count * length), total / (math.log(2) * size) if size else None)
+        values = np.concatenate([next(sums) for _ in batches[domain]])[:count]
+        loss_N, *metrics = values.reshape(count, -1).T
+        total = float(loss_N.sum(dtype=np.float64))
+        means = {name: float(v_N.mean(dtype=np.float64)) for name, v_N in zip(columns, metrics, strict=True)}
+        bits = total / (math.log(2) * size) if size else None
+        results[domain] = DomainResult(total / (count * length), bits, means)
     return results
 
 
@@ -59,9 +84,8 @@ def padded_batches(tokens_NT: np.ndarray, batch: int) -> list[np.ndarray]:
     return [tokens_NT[rows] for rows in indices.reshape(-1, batch)]
 
 
-def make_sample(model: Model, steps: int = EULER_STEPS):
+def make_sample(model: DrawsImages, steps: int = EULER_STEPS):
     """Build (params, rows [B, R], guidance) -> images, uint8 [B, H, W, C]."""
-    assert isinstance(model, ImageModel)
 
     def sample(
         params: Params, rows_BR: Int[Array, "B R"], guidance: Float[Array, ""]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.core.hashing import hash_json, to_plain
+from harness.training.metrics.metric_registry import MeasuredAt, configured_metrics
 from harness.training.programs.compile_cache import LoweredProgram
 from harness.training.programs.evaluate import make_evaluate, make_sample
 from harness.training.programs.program_specs import ProgramSpecs
@@ -45,10 +46,11 @@ def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...],
             return specs.step, specs.step_arguments, (0,)
         case "copy":
             return lambda state: jax.tree.map(jnp.copy, state), (specs.state,), ()
-        case "evaluate":
         case "judged":
             return specs.judged_params, (specs.state,), ()
-            return make_evaluate(specs.trainable_model), (specs.params, specs.microbatch), ()
+        case "evaluate":
+            metrics = configured_metrics(specs.config, MeasuredAt.evaluation)
+            return make_evaluate(specs.trainable_model, metrics), (specs.params, specs.microbatch), ()
         case "sample":
             return make_sample(specs.model), (specs.params, specs.microbatch, specs.scalar), ()
     raise ValueError(name)
@@ -80,5 +82,5 @@ def _program_key(specs: ProgramSpecs) -> list[Any]:
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
     shape = [dataclasses.asdict(model.shape), model.spec.end_token, list(specs.mesh.shape.items())]
     nodes = (config.model, config.compute, config.loss, optimizer, finetune)
-    timed = sorted(config.schedule.values)
-    return [*map(to_plain, nodes), sizes, shape, timed, config.imports]
+    timed, metrics = sorted(config.schedule.values), to_plain(config.metrics)
+    return [*map(to_plain, nodes), sizes, shape, timed, metrics, config.imports]

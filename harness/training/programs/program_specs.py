@@ -17,6 +17,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from harness.config.schema.run import Config
 from harness.models import Model
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
+from harness.training.metrics.metric_registry import MeasuredAt, configured_metrics
+from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.step import Step, TrainState, make_step
 from harness.training.step_inputs import StepInputs, resting_inputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, make_trainable, split_trainable
@@ -53,8 +55,6 @@ class ProgramSpecs:
         """Optimizer of the trainable parameters."""
         return self.trainable_model.build_optimizer(self.config.optimizer)
 
-    @functools.cached_property
-    def step(self) -> Step:
     def judged_params(self, state: TrainState) -> Params:
         """Return the parameters that are evaluated, sampled and exported, inside a trace: those that are
         trained, or what the optimizer makes of them."""
@@ -62,14 +62,19 @@ class ProgramSpecs:
         judged = self.optimizer.judged
         return judged(trainable, state.optimizer) | frozen if judged else state.params
 
+    @functools.cached_property
+    def step(self) -> Step:
         """Training step, not compiled."""
         model, config = self.trainable_model, self.config
-        return make_step(model, config.optimizer, self.optimizer, model.trainable_paths, config.loss.z_loss)
+        metrics = configured_metrics(config, MeasuredAt.step)
+        return make_step(
+            model, config.optimizer, self.optimizer, model.trainable_paths, config.loss.z_loss, metrics
+        )
 
     @property
     def step_arguments(self) -> tuple[TrainState, jax.ShapeDtypeStruct, StepInputs]:
         """Arguments of `step`: state (which it may overwrite), tokens, and the step's scalars."""
-        tokens = jax.ShapeDtypeStruct(self.batch_shape, jnp.int32, sharding=self.batch_sharding)
+        tokens = jax.ShapeDtypeStruct(self.batch_shape, self.model.row_dtype, sharding=self.batch_sharding)
         inputs = resting_inputs(self.config, clock=self.has_clock)
         return self.state, tokens, jax.tree.map(lambda scalar: self._scalar(np.asarray(scalar).dtype), inputs)
 
@@ -88,9 +93,9 @@ class ProgramSpecs:
 
     @property
     def microbatch(self) -> jax.ShapeDtypeStruct:
-        """Micro-batch, or all of a pipeline: int32 [sequences, T+1]. Evaluation takes one at a time, so it
+        """Micro-batch, or all of a pipeline: [sequences, T+1]. Evaluation takes one at a time, so it
         needs no more memory than the step."""
-        return jax.ShapeDtypeStruct(self.batch_shape[1:], jnp.int32, sharding=self.row_sharding)
+        return jax.ShapeDtypeStruct(self.batch_shape[1:], self.model.row_dtype, sharding=self.row_sharding)
 
     @functools.cached_property
     def param_shardings(self) -> dict[str, NamedSharding]:
@@ -123,10 +128,10 @@ class ProgramSpecs:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.mesh, spec))
 
     @property
-    def batch_shape(self) -> tuple[int, int, int]:
+    def batch_shape(self) -> tuple[int, ...]:
         """Shape of a batch: [micro-batches, sequences, T+1]. A pipeline takes all micro-batches at once."""
         count, sequences = batch_parts(self.config)
-        return (count, sequences, self.model.row_length)
+        return (count, sequences, *self.model.row_shape)
 
     @functools.cached_property
     def row_sharding(self) -> NamedSharding:

@@ -21,11 +21,12 @@ from harness.parallel.sharding.axis_rules import addressable_rows, batch_shardin
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 from harness.training.optimizers.stored_dtypes import with_seed
 from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
-from harness.training.programs.evaluate import evaluate_domains, map_batches
+from harness.training.programs.evaluate import DomainResult, evaluate_domains, map_batches
 from harness.training.programs.lowerings import lowered_program
+from harness.training.programs.metric_columns import evaluation_columns, step_columns
 from harness.training.programs.program_specs import ProgramSpecs, batch_parts
 from harness.training.programs.stored_executable import Device
-from harness.training.step import TrainState
+from harness.training.step import METRICS, TrainState
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.draw_params import draw_params
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
@@ -100,14 +101,23 @@ class RunPrograms:
         """Copy the state for a background save, since the next step may donate the original."""
         return self._program_copy(state)
 
-    def evaluate(self, state: TrainState) -> dict[str, tuple[float, float | None]]:
-        """Return (loss per token, bits per byte) of each held-out domain."""
+    def step_values(self, metrics: jax.Array) -> dict[str, float]:
+        """Return the values of a step's metrics by column. The last two of METRICS need experts."""
+        values = [*map(float, np.asarray(metrics))]
+        count = len(values) - len(self._step_columns)
+        return dict(zip((*METRICS[:count], *self._step_columns), values, strict=True))
+
+    def evaluate(self, state: TrainState) -> dict[str, DomainResult]:
+        """Return the result of each held-out domain."""
         rows, length = self._specs.batch_shape[1], self.config.data.sequence_length
         program, sharding = self._program_evaluate, self._specs.row_sharding
-        return evaluate_domains(program, state.params, self.heldout, rows, length, sharding)
+        params, columns = self._judged(state), self._evaluation_columns
+        return evaluate_domains(program, params, self.heldout, rows, length, sharding, columns)
 
     def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
         """Sample images, uint8 [N, H, W, C], for the labels and noise keys of `rows_NR`."""
+
+        params = self._judged(state)
 
         def sample_batch(rows_BR: np.ndarray) -> jax.Array:
             rows = put_sharded(rows_BR, self._specs.row_sharding)
@@ -117,8 +127,8 @@ class RunPrograms:
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program that the training loop calls."""
-        params = self._judged(state)
-
+        if self._judges_others:
+            self._program_judged  # noqa: B018
         return self._program_init, self._program_step, self._program_copy, self._program_evaluate
 
     @property
@@ -127,19 +137,9 @@ class RunPrograms:
         return self._specs.trainable_model
 
     def remove_stored(self) -> None:
-        if self._judges_others:
-            self._program_judged  # noqa: B018
         """Remove the run's compiled programs from the cache, to be compiled again."""
         for name in (*TRAINING_PROGRAMS, *(["judged"] if self._judges_others else [])):
             self._lowered(name).entry(self.devices).remove()
-
-    @functools.cached_property
-    def _specs(self) -> ProgramSpecs:
-        return ProgramSpecs(self.config, self.model, self.mesh)
-
-    @functools.cached_property
-    def _program_init(self) -> Program:
-        return self._compile("init")
 
     def _judged(self, state: TrainState) -> Params:
         """Return the parameters that are evaluated and sampled."""
@@ -148,6 +148,22 @@ class RunPrograms:
     @property
     def _judges_others(self) -> bool:
         return self._specs.optimizer.judged is not None
+
+    @functools.cached_property
+    def _specs(self) -> ProgramSpecs:
+        return ProgramSpecs(self.config, self.model, self.mesh)
+
+    @functools.cached_property
+    def _step_columns(self) -> list[str]:
+        return step_columns(self._specs)
+
+    @functools.cached_property
+    def _evaluation_columns(self) -> list[str]:
+        return evaluation_columns(self._specs)
+
+    @functools.cached_property
+    def _program_init(self) -> Program:
+        return self._compile("init")
 
     @functools.cached_property
     def _program_step(self) -> Program:
@@ -160,6 +176,10 @@ class RunPrograms:
     @functools.cached_property
     def _program_evaluate(self) -> Program:
         return self._compile("evaluate")
+
+    @functools.cached_property
+    def _program_judged(self) -> Program:
+        return self._compile("judged")
 
     @functools.cached_property
     def _program_sample(self) -> Program:
@@ -177,10 +197,6 @@ class RunPrograms:
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:
     """Return the mask of the batch rows that this process feeds; None: all. Raises UserError."""
-    @functools.cached_property
-    def _program_judged(self) -> Program:
-        return self._compile("judged")
-
     count, sequences = batch_parts(config)
     rows = batch_sharding(lane_mesh(devices, config.mesh), sequences)
     return addressable_rows(NamedSharding(rows.mesh, P(None, *rows.spec)), (count, sequences, 1))
