@@ -18,9 +18,8 @@ from jaxtyping import Float
 
 from harness.models import ParamSpec
 from harness.models.initialisation.draw import Draw
-from harness.models.mup import expert_matrix
+from harness.models.parameters import expert_matrix, num_contracted_axes
 from harness.parallel.sharding.axis_rules import out_sharding
-from harness.training.optimizers.matrices import num_contracted_axes
 
 Axes = tuple[str | None, ...]
 

@@ -24,10 +24,11 @@ from harness.config.schema.run import (
     Precision,
 )
 from harness.core.errors import UserError
-from harness.models import ImageModel, Model, ParamSpec, RouterStats, flops
+from harness.models import Model, ParamSpec, RouterStats, flops
 from harness.models.counting.jaxpr import count_function_flops
+from harness.models.families.model_family import configured_family
 from harness.models.layers import DTYPES
-from harness.models.mup import expert_matrix, learning_rate_scale, relative_width
+from harness.models.parameters import expert_matrix
 from harness.training.optimizers.matrices import as_matrix, hidden_matrices
 from harness.training.optimizers.optimizer_parts import split_parameters
 from harness.training.optimizers.parameter_group import ParameterGroup
@@ -164,15 +165,21 @@ class TrainableModel:
         W + a b returns to W. `a` has the learning rate of a matrix with W's inputs, `b` that of one whose
         input size is fixed."""
         model = self.model
-        relative = relative_width(model.spec.config, model.shape.width)
-        decay = {path: spec.decays for path, spec in model.stored_specs.items()}
-        rates, matrices = model.learning_rate_scales, hidden_matrices(model)
+        growth, scales, matrices = model.spec.growth, model.scales, hidden_matrices(model)
+        decay = {path: spec.decays for path, spec in self.stored_specs.items()}
         for path, factors in self.lora_factors.items():
             for name, spec, contracted in factors:
                 factor_path = _factor_path(path, name)
-                decay[factor_path], rates[factor_path] = True, learning_rate_scale(spec, relative)
-                matrices[factor_path] = as_matrix(expert_matrix(spec), contracted, relative)
-        group = ParameterGroup(self.stored_specs, decay, rates, matrices)
+                scales[factor_path] = model.spec.scaling.scale(factor_path, spec, growth)
+                matrices[factor_path] = as_matrix(expert_matrix(spec), contracted, growth.width)
+        group = ParameterGroup(
+            self.stored_specs,
+            decay,
+            {path: scale.rate for path, scale in scales.items()},
+            matrices,
+            decay_factors={path: scale.decay for path, scale in scales.items()},
+            epsilon_factors={path: scale.epsilon for path, scale in scales.items()},
+        )
         return group.only(set(filter(self._is_trainable, self.stored_specs)))
 
     def _is_trainable(self, path: str) -> bool:
@@ -187,10 +194,10 @@ class TrainableModel:
 def make_trainable(config: Config, model: Model) -> TrainableModel:
     """Build the trainable model that `config.finetune` selects. Raises UserError for a bad selection."""
     finetune = config.finetune
-    if finetune.method is not FinetuneMethod.none and isinstance(model, ImageModel):
+    if finetune.method is not FinetuneMethod.none and not configured_family(config).entry.finetunes:
         raise UserError(
-            f"finetune.method={finetune.method.value} is for decoders only, and this is model.kind=dit. "
-            "Leave it out."
+            f"finetune.method={finetune.method.value} is for decoders only, and this is"
+            f" model.kind={config.model.kind}. Leave it out."
         )
     if finetune.method is not FinetuneMethod.last_layers and finetune.trainable_layers is not None:
         raise UserError(
