@@ -19,6 +19,11 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_optimizer`: a function of (`ParameterGroup`, options, learning rate), which returns an optax
   transformation, or an `Optimizer`, whose gradient is taken, or which is judged, elsewhere.
 
+- `register_schedule`: a function of (`SchedulePlace`, options), which returns the factor of the learning rate
+  or of another number of the config at a step.
+- `register_metric`: a function of what it asks for by name, which returns a scalar of a step, or a value of
+  each held-out row.
+
 - `register_model`: a whole model, any NNX module of a `ModelContext`, options and `nnx.Rngs` with a method
   `loss` of rows, which returns float32 [B, T] or [B]. `decode_images` turns rows of images into `ImageRows`.
 - `register_data`: a class that makes rows from seed, step and batch size, for such a model.
@@ -95,10 +100,12 @@ from harness.models.sockets.entries import (
 from harness.models.sockets.told import TOLD, SideOutputs
 from harness.models.text.embedding import lookup
 from harness.models.text.objective import Forward, ObjectiveLoss, cross_entropy
+from harness.training.metrics.metric_registry import register_metric
 from harness.training.optimizers.muon import orthogonal_factor
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
 from harness.training.optimizers.registry import Optimizer, register_optimizer
+from harness.training.schedules.schedule_registry import SchedulePlace, register_schedule
 
 __all__ = [
     "TOLD",
@@ -122,6 +129,7 @@ __all__ = [
     "Rotary",
     "RouterStats",
     "Routing",
+    "SchedulePlace",
     "ShortConvolution",
     "SideOutputs",
     "SoftmaxAttention",
@@ -152,10 +160,12 @@ __all__ = [
     "register_experts",
     "register_feedforward",
     "register_head",
+    "register_metric",
     "register_model",
     "register_objective",
     "register_optimizer",
     "register_position",
+    "register_schedule",
     "register_softmax",
     "rms_normalise",
     "shift_time",
