@@ -20,8 +20,9 @@ from harness.core.jax_setup.jax_variables import drop_jax_options
 
 VERBS = (
     "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop", "cache",
+    "questions",
 )  # fmt: skip
-WITHOUT_JAX = ("compare", "watch", "stop", "cache")
+WITHOUT_JAX = ("compare", "watch", "stop", "cache", "questions")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +85,6 @@ def _overview() -> str:
     lines = ["Train architectures side by side at several scales, and find out which one is better.", ""]
     for name in VERBS:
         parser = _verb(name).make_parser()
-        lines += [f"  {name:8} {parser.summary}", f"           $ {parser.example}"]
+        lines += [f"  {name:9} {parser.summary}", f"            $ {parser.example}"]
     lines += ["", "`harness VERB --help` explains the options of a verb; `harness --version` is the version."]
     return "\n".join(lines)

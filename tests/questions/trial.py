@@ -29,6 +29,10 @@ SIZES = ("tiny", "small")
 _CONF = Path(__file__).parent / "conf"
 
 
+class _NotFinite(Exception):
+    """Losses that are not finite, which a larger model does not mend."""
+
+
 def try_question(name: str) -> Trial:
     """Try a question at each size until one works."""
     start, problem = time.perf_counter(), ""
@@ -38,6 +42,9 @@ def try_question(name: str) -> Trial:
             return Trial(name, "", size, time.perf_counter() - start)
         except UserError as error:
             problem = problem or str(error)
+        except _NotFinite as error:
+            problem = str(error)
+            break
         except Exception as error:
             problem = _one_line(error)
             break
@@ -54,7 +61,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _train_beside_control(name: str, size: str) -> None:
-    """Train a question. Raises UserError for what a sweep refuses, and for a loss that is not finite."""
+    """Train a question. Raises UserError for what a sweep refuses."""
     place = [f"hydra.searchpath=[file://{_CONF}]", f"scale={size}"]
     config = compose([f"{GROUP}={name}", *place])
     modules = f"imports=[{','.join(config.imports)}]"
@@ -79,6 +86,6 @@ def _train(programs: RunPrograms) -> None:
         inputs = step_inputs(config, segment, step, clock=programs.has_clock)
         state, metrics = programs.step(state, programs.put_batch(programs.get_batch(step)), inputs)
         losses.append(float(metrics[0]))
-    losses += [loss for loss, _ in programs.evaluate(state).values()]
+    losses += [result[0] for result in programs.evaluate(state).values()]
     if not np.isfinite(losses).all():
-        raise UserError(f"the losses of its steps and of held-out data are {losses}.")
+        raise _NotFinite(f"the losses of its steps and of held-out data are {losses}.")

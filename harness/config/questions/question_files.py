@@ -79,7 +79,7 @@ def _read_question(file: Path) -> Question:
         )
     module = file.with_suffix(".py")
     return Question(
-        file.stem, file.parent.name, title[1], title[2], summary.strip(), source.strip(),
+        file.stem, file.parent.name, title[1], title[2], summary.strip(), source.strip(" ."),
         module if module.is_file() else None,
     )  # fmt: skip
 
