@@ -63,6 +63,8 @@ class Mechanism:
     and only its shard of the output is kept."""
     gives: tuple[str, ...] = ()
     """Names of the arrays [B, T, ...] that it gives to the mechanisms after it (`sockets.told`)."""
+    off: Any = None
+    """Options with which it is the default of its node, bit for bit, as is checked; None: no such options."""
     kernel: Callable[[LayerContext, Any], KernelChoice | None] = lambda context, options: None
     """Kernel of one layer; None if libraries have none for such a mechanism. Raises UserError if the config
     asks for one that lacks something."""

@@ -21,6 +21,8 @@ class SocketEntry:
     implementation: Any
     gives: tuple[str, ...] = ()
     """Names of the arrays that it gives to the mechanisms after it."""
+    off: Any = None
+    """Options with which it is the default of its node, bit for bit, as is checked; None: no such options."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import pytest
 from flax import nnx
 
 from harness.core.errors import UserError
-from harness.models import MatmulFlops, mechanism_checks
+from harness.models import MatmulFlops
 from harness.models.layers import project
-from harness.models.mechanism_checks import check_mechanisms
 from harness.models.parameters import weight
 from harness.models.registry import register_attention
+from harness.models.vetting import layer_parts
+from harness.models.vetting.layer_parts import check_layer_parts
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class Sum(nnx.Module):
 def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
     passed = []
     for name in ("_check_flop_count", "_check_causal", "_check_documents"):
-        check = getattr(mechanism_checks, name)
+        check = getattr(layer_parts, name)
         monkeypatch.setattr(
-            mechanism_checks,
+            layer_parts,
             name,
             lambda *given, name=name, check=check: check(*given) or passed.append(name),
         )
-    check_mechanisms(small("sum", layers=1, end=3).spec)
+    check_layer_parts(small("sum", layers=1, end=3).spec)
     assert passed == ["_check_flop_count", "_check_causal", "_check_documents"]
-    check_mechanisms(small("sum", layers=1, options={"first": 3, "documents": False}).spec)
+    check_layer_parts(small("sum", layers=1, options={"first": 3, "documents": False}).spec)
     assert passed[3:] == ["_check_flop_count", "_check_causal"]
 
 
@@ -75,10 +76,10 @@ def test_one_that_keeps_its_word_passes_every_check(small, monkeypatch):
 )
 def test_one_that_does_not_is_refused(small, options, end, sentence):
     with pytest.raises(UserError, match=sentence):
-        check_mechanisms(small("sum", options=options, end=end).spec)
+        check_layer_parts(small("sum", options=options, end=end).spec)
 
 
 def test_one_inside_a_pattern_is_found(small):
     cycle = [{"name": "mha"}, {"name": "sum", "options": {"first": -1}}]
     with pytest.raises(UserError, match="pattern: layer 1"):
-        check_mechanisms(small("pattern", options={"cycle": cycle}).spec)
+        check_layer_parts(small("pattern", options={"cycle": cycle}).spec)

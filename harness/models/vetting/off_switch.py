@@ -1,0 +1,58 @@
+"""Check that a mechanism that is switched off is the control, bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from harness.config.registry import Configured
+from harness.config.schema.run import ModelConfig, ModuleConfig
+from harness.core.errors import UserError
+from harness.models.model_api import Model
+from harness.models.vetting.small_model import (
+    UNROLLED,
+    abstract_params,
+    abstract_rows,
+    example_rows,
+    perturbed_params,
+)
+
+
+def check_off_switch(key: str, configured: Configured, model: Model) -> None:
+    """Raise UserError if the registration gives options that switch it off, and the model with them does not
+    compute the losses of the model with the default of the node, bit for bit. `model` is the small one."""
+    off = getattr(configured.entry, "off", None)
+    if off is None:
+        return
+    options = {field.name: getattr(off, field.name) for field in dataclasses.fields(off)}
+    default = _default_node(key)
+    switched_off, control = (
+        _token_losses(model, key, node) for node in (ModuleConfig(configured.name, options), default)
+    )
+    if not np.array_equal(switched_off, control):
+        largest = np.max(np.abs(switched_off - control))
+        raise UserError(
+            f"{key}.name={configured.name} is registered with off={off}, but with these options the loss of a"
+            f" token differs by {largest:.1e} from that of {key}.name={default.name}. Skip what is off by a"
+            " Python `if`, or leave `off` out."
+        )
+
+
+def _default_node(key: str) -> ModuleConfig:
+    node = getattr(ModelConfig(), key.removeprefix("model."), None)
+    return ModuleConfig("next_token") if node is None else node
+
+
+def _token_losses(model: Model, key: str, node: ModuleConfig) -> np.ndarray:
+    spec: Any = model.spec
+    if key == "objective":
+        spec = dataclasses.replace(spec, objective=node)
+    else:
+        config = dataclasses.replace(spec.config, **{key.removeprefix("model."): node})
+        spec = dataclasses.replace(spec, config=config)
+    other = type(model).assemble(spec, UNROLLED)
+    compiled = jax.jit(other.token_losses).lower(abstract_params(other), abstract_rows(other)).compile()
+    return np.asarray(compiled(other.stack(perturbed_params(other)), example_rows(other)))

@@ -1,0 +1,167 @@
+"""A whole model with parts from outside, right and wrong in one way each."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from harness.config.schema.run import ComputeConfig, ModuleConfig
+from harness.core.errors import UserError
+from harness.models.attention.mha import MultiHeadAttention
+from harness.models.layers import project
+from harness.models.parameters import constant, weight, zeros
+from harness.models.registry import register_attention, register_feedforward
+from harness.models.sockets.told import SideOutputs
+from harness.models.vetting import vet as vetting
+from harness.models.vetting.off_switch import check_off_switch
+from harness.models.vetting.small_model import small_model
+from harness.models.vetting.vet import vet
+
+
+@dataclass(frozen=True)
+class Flaws:
+    """What is wrong; nothing by default."""
+
+    later: int = 0
+    documents: bool = True
+    idle: bool = False
+    by_layer: bool = False
+    remembers: bool = False
+    batch: bool = False
+    infinite: bool = False
+    fails: bool = False
+    scale: float = 1.0
+
+
+@register_feedforward("flawed", Flaws)
+class Flawed(nnx.Module):
+    """A shift by one token between two products, which asks for tokens and documents."""
+
+    def __init__(self, context, options):
+        D = context.shape.width
+        self.options, self.layer = options, context.layer
+        self.weight = weight((D, D), ("width", None), fan_in=D)
+        self.gate = zeros((D, D), ("width", None))
+        self.calls = 0
+
+    def __call__(self, x_BTD, document_BT, tokens_BT):
+        options = self.options
+        shifted_BTD = jnp.roll(x_BTD, 1, axis=1).at[:, 0].set(0)
+        if options.later:
+            shifted_BTD = jnp.roll(x_BTD, -options.later, axis=1)
+        if options.documents and document_BT is not None:
+            same_BT = document_BT == jnp.roll(document_BT, 1, axis=1)
+            shifted_BTD = shifted_BTD * same_BT[..., None]
+        gate_BTD = project(x_BTD, self.gate)
+        if options.idle:
+            gate_BTD = jax.lax.stop_gradient(gate_BTD)
+        y_BTD = options.scale * jnp.tanh(project(shifted_BTD + x_BTD, self.weight) + gate_BTD)
+        if options.by_layer:
+            y_BTD = y_BTD * (1 + self.layer)
+        if options.remembers:
+            Flawed.turn = Flawed.turn + 1
+            y_BTD = y_BTD * Flawed.turn
+        if options.infinite:
+            y_BTD = y_BTD / (tokens_BT[..., None] - tokens_BT[..., None])
+        if options.fails:
+            y_BTD = y_BTD.reshape(1, 2, 3)
+        return y_BTD, SideOutputs(jnp.square(jnp.mean(y_BTD)) if options.batch else None)
+
+
+Flawed.turn = 0
+
+
+def flawed(small, end=None, microbatches=1, **options):
+    compute = ComputeConfig(microbatches=microbatches)
+    return small(feedforward=ModuleConfig("flawed", options), end=end, compute=compute, length=32)
+
+
+def test_one_that_keeps_its_word_passes_and_is_checked_once(small, monkeypatch):
+    checked = []
+    for name in ("check_predictions", "check_gradients", "check_execution", "check_off_switch"):
+        check = getattr(vetting, name)
+        monkeypatch.setattr(
+            vetting, name, lambda *given, n=name, check=check: checked.append(n) or check(*given)
+        )
+    vet(flawed(small, end=3, scale=2.0, microbatches=2))
+    assert checked == ["check_predictions", "check_gradients", "check_execution", "check_off_switch"]
+    vet(flawed(small, end=3, scale=2.0, microbatches=2))
+    assert len(checked) == 4
+
+
+def test_what_ships_needs_no_check(small, monkeypatch):
+    monkeypatch.setattr(vetting, "check_layer_parts", None)
+    vet(small("gqa", options={"kv_heads": 2}))
+
+
+def test_one_that_cannot_be_traced_is_refused_with_the_reason(small):
+    with pytest.raises(UserError, match="'flawed' in layer 0 cannot be counted: TypeError: cannot reshape"):
+        vet(flawed(small, fails=True))
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How much is added to the keys' own values, and whether nothing is added by adding zeros."""
+
+    strength: float = 0.5
+    always: bool = False
+
+
+class Stronger(MultiHeadAttention):
+    """Attention plus a share of the values of the token itself."""
+
+    def __init__(self, context, options):
+        super().__init__(context)
+        self.options = options
+        self.share = constant(context.shape.heads, "heads", 1.0)
+
+    def attend_heads(self, x_BTD, rotary):
+        mixed_BTHK = super().attend_heads(x_BTD, rotary)
+        if not self.options.strength and not self.options.always:
+            return mixed_BTHK
+        added_BTHK = project(x_BTD, self.value) * jnp.asarray(self.share[...])[:, None]
+        return mixed_BTHK + (self.options.strength + 1e-9 * self.options.always) * added_BTHK
+
+
+register_attention("stronger", Strength, off=Strength(0.0))(Stronger)
+
+
+@register_attention("never_off", Strength, off=Strength(0.0, always=True))
+class NeverOff(Stronger):
+    """The same, registered with options that do not quite switch it off."""
+
+
+def test_a_mechanism_that_is_off_is_the_control_bit_for_bit(small):
+    small_one = small_model(small("stronger", layers=1))
+    check_off_switch("model.attention", small_one.spec.attention, small_one)
+    other = small_model(small("never_off", layers=1))
+    with pytest.raises(
+        UserError, match=r"model\.attention\.name=never_off .*differs by .* model\.attention\.name=mha"
+    ):
+        check_off_switch("model.attention", other.spec.attention, other)
+
+
+NAME = r"^model\.feedforward\.name=flawed: "
+BROKEN = {
+    "later": ({"later": 1}, None, 1, r"the loss of token \d+ changes when tokens after \d+ change.*earlier"),
+    "far later": ({"later": 2}, None, 1, r"the loss of token \d+ changes when tokens after \d+ change"),
+    "documents": (
+        {"documents": False},
+        3,
+        1,
+        "a document before its own changes, but data.mask_documents=true",
+    ),
+    "idle": ({"idle": True}, None, 1, r"no gradient reaches the parameter layers\.0\.feedforward\.gate"),
+    "scan": ({"by_layer": True}, None, 1, r"with compute\.scan_layers=true the loss is .*`period`"),
+    "remat": ({"remembers": True}, None, 1, r"with compute\.remat=full .*keep no state"),
+    "batch": ({"batch": True}, None, 2, r"with compute\.microbatches=2 .* over sequences"),
+    "infinite": ({"infinite": True}, None, 1, "the loss is not finite before the first step"),
+}
+
+
+@pytest.mark.parametrize(("options", "end", "microbatches", "sentence"), BROKEN.values(), ids=BROKEN)
+def test_one_that_does_not_is_refused_in_one_sentence(small, options, end, microbatches, sentence):
+    with pytest.raises(UserError, match=NAME + ".*" + sentence):
+        vet(flawed(small, end, microbatches, **options))
