@@ -14,7 +14,7 @@ Registration, as class decorators with a name, a frozen dataclass of options and
   (frequencies, factor of the scores).
 - `register_head`: a module of (x, unembed), which returns float32 logits.
 - `register_objective`: a module of (`Forward`, tokens [B, T+1]), which returns an `ObjectiveLoss`;
-  `cross_entropy` is the loss of each token.
+  `cross_entropy` is the loss of each token; `open_reference` opens a trained run as a teacher.
 
 - `register_optimizer`: a function of (`ParameterGroup`, options, learning rate), which returns an optax
   transformation, or an `Optimizer`, whose gradient is taken, or which is judged, elsewhere.
@@ -27,6 +27,14 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_model`: a whole model, any NNX module of a `ModelContext`, options and `nnx.Rngs` with a method
   `loss` of rows, which returns float32 [B, T] or [B]. `decode_images` turns rows of images into `ImageRows`.
 - `register_data`: a class that makes rows from seed, step and batch size, for such a model.
+
+- `register_norm`: a module, or a function that builds one, of (size, axis, context, options), which keeps the
+  shape of what it normalises. A mechanism builds the configured one by `context.norm(size, axis)`.
+- `register_initialisation`: a function of (path, `ParamSpec`, context, options), which returns the `Draw` of
+  a parameter's initial values.
+- `register_scaling`: a function of (path, `ParamSpec`, `Growth`, options), which returns the `Scale` of a
+  parameter's rate, decay and start at another size than the base. `mup` is the default.
+- `register_product`: a function of x [N, I], a weight [I, O] and its axes, which returns [N, O].
 
 What a mechanism is told: each argument after those of its socket asks for one thing by its name, from `TOLD`
 or the `gives` of another registration. `SideOutputs` is what it may return beside its output.
@@ -46,6 +54,7 @@ Building blocks:
 - `lookup`: rows of a table by index; its first axis is `vocabulary`.
 - `PreNorm`: the block of a plain decoder. `rms_normalise`: x / rms(x) over the last axis.
 - `project`: x @ weight on any mesh. `gather_weight`: a parameter as an array in compute precision.
+- `straight_through`: the product with a quantised weight. `plain_product`: the one in the dtype of x.
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
 - `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
   `recur`: outputs of a state that each token updates, token by token.
@@ -79,15 +88,28 @@ from harness.models.families.own_family import register_model
 from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
 from harness.models.feedforward.routing import Routing
 from harness.models.feedforward.swiglu import SwiGLU
-from harness.models.layers import RMSNorm, Rotary, gather_weight, project, rms_normalise
+from harness.models.initialisation.draw import Draw
+from harness.models.initialisation.registry import register_initialisation
+from harness.models.layers import (
+    RMSNorm,
+    Rotary,
+    gather_weight,
+    plain_product,
+    project,
+    rms_normalise,
+    straight_through,
+)
 from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
-from harness.models.parameters import constant, gain, weight, zeros
+from harness.models.norms.registry import register_norm
+from harness.models.parameters import ParamSpec, constant, gain, weight, zeros
+from harness.models.products.registry import register_product
 from harness.models.registry import (
     ConfiguredModule,
     register_attention,
     register_conditioning,
     register_feedforward,
 )
+from harness.models.scaling.registry import Growth, Scale, mup, register_scaling
 from harness.models.sequence.recurrence import recur
 from harness.models.sequence.time_shift import ShortConvolution, shift_time
 from harness.models.sockets.entries import (
@@ -105,6 +127,7 @@ from harness.training.optimizers.muon import orthogonal_factor
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
 from harness.training.optimizers.registry import Optimizer, register_optimizer
+from harness.training.reference_model import open_reference
 from harness.training.schedules.schedule_registry import SchedulePlace, register_schedule
 
 __all__ = [
@@ -112,8 +135,10 @@ __all__ = [
     "BranchModulation",
     "Conditioning",
     "ConfiguredModule",
+    "Draw",
     "Forward",
     "GroupedOptions",
+    "Growth",
     "ImageRows",
     "LayerContext",
     "MatmulFlops",
@@ -123,12 +148,14 @@ __all__ = [
     "ModelDims",
     "ObjectiveLoss",
     "Optimizer",
+    "ParamSpec",
     "ParameterGroup",
     "PreNorm",
     "RMSNorm",
     "Rotary",
     "RouterStats",
     "Routing",
+    "Scale",
     "SchedulePlace",
     "ShortConvolution",
     "SideOutputs",
@@ -145,11 +172,14 @@ __all__ = [
     "gain",
     "gather_weight",
     "lookup",
+    "mup",
     "num_branches",
+    "open_reference",
     "orthogonal_factor",
     "own_block",
     "partition",
     "per_matrix",
+    "plain_product",
     "project",
     "recur",
     "register_attention",
@@ -160,17 +190,22 @@ __all__ = [
     "register_experts",
     "register_feedforward",
     "register_head",
+    "register_initialisation",
     "register_metric",
     "register_model",
+    "register_norm",
     "register_objective",
     "register_optimizer",
     "register_position",
+    "register_product",
+    "register_scaling",
     "register_schedule",
     "register_softmax",
     "rms_normalise",
     "shift_time",
     "softmax_weights",
     "spread_blocks",
+    "straight_through",
     "visible_keys",
     "weight",
     "weighted_values",
