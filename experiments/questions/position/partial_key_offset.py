@@ -1,4 +1,4 @@
-"""Partial key offset: those pairs of a key that do not turn are the pairs of the token before it, k_t = k_(t-1)."""
+"""Partial key offset: pairs of a key that do not turn are the pairs of the token before it, k_t = k_(t-1)."""
 
 from dataclasses import dataclass, replace
 

@@ -91,7 +91,7 @@ class SoftmaxAttention(nnx.Module):
         key_BGTK = self._normalised(key_BTGK, self.key_norm)
         return self.rotate(query_BHTK, rotary), self.rotate(key_BGTK, rotary), value_BTGK.swapaxes(1, 2)
 
-    def project_heads(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, Array, Array]:
+    def project_heads(self, x_BTD: Array, rotary: Rotary) -> tuple[Array, ...]:
         """Return queries [B, T, H, K], keys and values [B, T, G, K] as they are projected. `rotary` tells the
         documents."""
         return project(x_BTD, self.query), project(x_BTD, self.key), project(x_BTD, self.value)
