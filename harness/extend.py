@@ -58,9 +58,10 @@ Building blocks:
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
 - `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
   `recur`: outputs of a state that each token updates, token by token.
-- `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`: a variant overrides one of its
-  steps, `project_heads`, `rotate`, `heads`, `mix` or `attend_heads`, and is registered by `register_softmax`,
-  which is `register_attention` with the costs of the base.
+- `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`, or `ScoreOptions` where every head
+  has its own keys: a variant overrides one of its steps, `project_heads`, `rotate`, `heads`, `mix` or
+  `attend_heads`, and is registered by `register_softmax`, which is `register_attention` with the costs of the
+  base.
 - `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps;
   `block_means`, `own_block`, `earlier_blocks`, `spread_blocks`: by blocks of keys.
 - `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its
@@ -72,7 +73,12 @@ Building blocks:
 
 from harness.core.errors import UserError
 from harness.data.data_format import register_data
-from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttention, register_softmax
+from harness.models.attention.grouped_query import (
+    GroupedOptions,
+    ScoreOptions,
+    SoftmaxAttention,
+    register_softmax,
+)
 from harness.models.attention.kernels.blocks import block_means, earlier_blocks, own_block, spread_blocks
 from harness.models.attention.kernels.scores import (
     attention_scores,
@@ -157,6 +163,7 @@ __all__ = [
     "Routing",
     "Scale",
     "SchedulePlace",
+    "ScoreOptions",
     "ShortConvolution",
     "SideOutputs",
     "SoftmaxAttention",
