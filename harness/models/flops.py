@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.config.schema.run import Remat
 from harness.models.mechanism import MatmulFlops
 from harness.models.model_spec import ModelSpec
+from harness.models.text.own_products import own_products
 
 TRAINING_FACTOR = 3
 """Products per forward product in a training step: itself, and backward one for each of its factors."""
@@ -48,14 +49,19 @@ def forward_flops(spec: ModelSpec) -> float:
 
 
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
-    """Return the model FLOPs per token of the forward pass, by layer."""
-    attention, feedforward = spec.attention, spec.feedforward
-    return [attention.model_flops(context) + feedforward.model_flops(context) for context in spec.executed_contexts]
+    """Return the model FLOPs per token of the forward pass, by place in the order of the layers."""
+    attention, feedforward, own = spec.attention, spec.feedforward, _own_share(spec).total
+    return [attention.model_flops(c) + feedforward.model_flops(c) + own for c in spec.executed_contexts]
 
 
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
-    attention, feedforward = spec.attention, spec.feedforward
-    return [attention.executed_flops(c) + feedforward.executed_flops(c) for c in spec.executed_contexts]
+    attention, feedforward, own = spec.attention, spec.feedforward, _own_share(spec)
+    return [attention.executed_flops(c) + feedforward.executed_flops(c) + own for c in spec.executed_contexts]
+
+
+def _own_share(spec: ModelSpec) -> MatmulFlops:
+    """Return the products of block, stream, embedding and head, in equal parts for each layer applied."""
+    return own_products(spec) * (1 / len(spec.order))
 
 
 def _executed_matmuls(spec: ModelSpec) -> list[MatmulFlops]:

@@ -1,5 +1,19 @@
 """Blocks: how attention and feed-forward layer meet the residual stream."""
 
-from harness.models.blocks import pre_norm
+from harness.models.blocks import (
+    attention_residuals,
+    hyper_connections,
+    layer_scale,
+    parallel,
+    pre_norm,
+    sandwich_norm,
+)
 
-__all__ = ["pre_norm"]
+__all__ = [
+    "attention_residuals",
+    "hyper_connections",
+    "layer_scale",
+    "parallel",
+    "pre_norm",
+    "sandwich_norm",
+]

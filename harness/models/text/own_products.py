@@ -1,0 +1,62 @@
+"""Products of a decoder that belong to no layer's mechanism: those of block, stream, embedding and head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from harness.config.schema.run import ComputeConfig, ModelConfig, ModuleConfig
+from harness.models.counting.mechanisms import abstract_told, count_module
+from harness.models.execution.pipeline import PipelineSchedule
+from harness.models.kernels import CPU
+from harness.models.mechanism import MatmulFlops
+from harness.models.model_spec import ModelSpec
+from harness.models.text.decoder import Decoder
+from harness.models.text.stream_check import check_stream
+
+_NODES = ("block", "embedding", "head")
+_COUNTED: dict[str, MatmulFlops] = {}
+"""Counts of this process by spec."""
+
+
+def own_products(spec: ModelSpec) -> MatmulFlops:
+    """Return the FLOPs of one token's forward pass beside those that attention, feed-forward layer and the
+    products with the head's table declare; none for the blocks and ends of a plain decoder. Below zero if a
+    block does not call a mechanism. Raises UserError for a block that its stream does not fit."""
+    default = ModelConfig()
+    if all(getattr(spec.config, node) == getattr(default, node) for node in _NODES):
+        return MatmulFlops()
+    spec = replace(
+        spec,
+        sequence_shards=1,
+        target=CPU,
+        pipeline=PipelineSchedule(),
+        objective=ModuleConfig("next_token"),
+    )
+    if (key := repr(spec)) not in _COUNTED:
+        _COUNTED[key] = _count(spec)
+    return _COUNTED[key]
+
+
+def _count(spec: ModelSpec) -> MatmulFlops:
+    check_stream(spec)
+    decoder = Decoder(spec, ComputeConfig())
+    told = abstract_told(spec.outer_context, {})
+
+    def apply(decoder: Decoder, tokens_BT: Any, clock: Any) -> Any:
+        output = decoder.run_layers(tokens_BT, clock if decoder.asks_clock else None)
+        return decoder.logits(output.x_BTD), output.auxiliary
+
+    tokens_BT = jax.ShapeDtypeStruct((spec.per_device_batch, spec.sequence_length), jnp.int32)
+    tokens = spec.per_device_batch * spec.sequence_length
+    whole = count_module(decoder, apply, tokens_BT, told.clock, tokens=tokens)
+    parts = [
+        part.executed_flops(c) for c in spec.executed_contexts for part in (spec.attention, spec.feedforward)
+    ]
+    declared = sum(parts, MatmulFlops(weights=2.0 * spec.shape.width * spec.table_rows))
+    return MatmulFlops(
+        whole.weights - declared.weights - declared.final, whole.activations - declared.activations
+    )
