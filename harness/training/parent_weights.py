@@ -98,7 +98,7 @@ def _restore_weights(run: RunDir, step: int, specs: ProgramSpecs, resize: bool =
 def _restore_judged(run: RunDir, step: int, specs: ProgramSpecs, resize: bool) -> Params:
     """Restore the parameters that a run is judged by. Only where its optimizer computes them from its state
     is that read too."""
-    if specs.optimizer.judged is None:
+    if not specs.optimizer.judges_others:
         moments = jax.tree.map(lambda _: ..., specs.state.optimizer)  # Orbax leaves these out
         return restore(run, step, TrainState(specs.state.params, moments), resize).params
     state = restore(run, step, specs.state, resize)

@@ -7,8 +7,10 @@ from typing import Any
 
 import optax
 
+from harness.config.registry import Configured
+from harness.config.schema.run import ModuleConfig
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import register_optimizer
+from harness.training.optimizers.registry import OPTIMIZERS, OptimizerEntry, register_optimizer
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,8 @@ def lion(
     """Build Lion: the sign of a momentum, with decoupled decay (arXiv:2302.06675, algorithm 2). Its updates
     have Adam's size and rank, so learning rates carry across width as Adam's do."""
     return parameters.descent(optax.scale_by_lion(options.b1, options.b2), learning_rate)
+
+
+def adamw_node() -> Configured[OptimizerEntry]:
+    """Return AdamW with its defaults: what a wrapper wraps unless it is told otherwise."""
+    return OPTIMIZERS.lookup(ModuleConfig("adamw"))

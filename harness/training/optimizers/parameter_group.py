@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -23,7 +24,6 @@ RateScales = Mapping[str, float]
 
 KEY_STREAM = 0x0B7
 """Integer that tells random draws of the optimizer from those of the model."""
-
 
 FIRST_STEP = StepClock(0, 0.0, 0)
 
@@ -91,6 +91,12 @@ class ParameterGroup:
 
         return optax.stateless(decay)
 
+    def decayed(self, updates: Any, params: Any, learning_rate: Any) -> Any:
+        """Return updates with the weight decay that `descent` would add."""
+        decay = _times_rate(optax.with_extra_args_support(self._decay()), learning_rate)
+        shares, _ = decay.update(jax.tree.map(jnp.zeros_like, updates), decay.init(params), params)
+        return jax.tree.map(jnp.add, updates, shares)
+
     def build(self, configured: Configured[OptimizerEntry], learning_rate: Any) -> Optimizer:
         """Build an optimizer of these parameters: for wrappers, which have one among their options."""
         entry = configured.entry
@@ -146,8 +152,12 @@ def _scale_per_path(factors: RateScales) -> list[optax.GradientTransformation]:
     if all(factor == 1 for factor in factors.values()):
         return []
 
-    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        return jax.tree.map(lambda update, factor: update * factor, updates, dict(factors))
+    def scale(updates: Any, params: optax.Params | None) -> optax.Updates:
+        masked = {path for path, update in updates.items() if isinstance(update, optax.MaskedNode)}
+        return {
+            path: update if path in masked else update * factors.get(path, 1.0)
+            for path, update in updates.items()
+        }
 
     return [optax.stateless(scale)]
 

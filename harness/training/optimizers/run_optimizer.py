@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from harness.config.registry import Configured
 from harness.config.schema.run import OptimizerConfig
@@ -30,7 +34,7 @@ class RunOptimizer:
 
     def __post_init__(self) -> None:
         """Raise UserError for an optimizer that cannot be built."""
-        self.at_step(RESTING)
+        self.judges_others  # noqa: B018
 
     def at_step(self, inputs: StepInputs) -> Optimizer:
         """Return the optimizer of a step, to be used inside its trace."""
@@ -43,10 +47,21 @@ class RunOptimizer:
         """Return the state of step 0."""
         return self.at_step(RESTING).init(params)
 
-    @property
-    def judged(self) -> Callable[[Any, Any], Any] | None:
-        """Function of (parameters, state) that returns what is judged; None: the parameters themselves."""
-        return self.at_step(RESTING).judged
+    @functools.cached_property
+    def judges_others(self) -> bool:
+        """Whether other parameters are judged than those that are trained."""
+        found = []
+
+        def build(rate: Any) -> None:
+            found.append(self.at_step(StepInputs(rate)).judged is not None)
+
+        jax.eval_shape(build, jax.ShapeDtypeStruct((), jnp.float32))
+        return found[0]
+
+    def judged(self, params: Any, state: Any) -> Any:
+        """Return the parameters that are judged."""
+        judged = self.at_step(RESTING).judged
+        return judged(params, state) if judged else params
 
     @property
     def asks_clock(self) -> bool:

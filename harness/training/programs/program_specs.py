@@ -59,8 +59,7 @@ class ProgramSpecs:
         """Return the parameters that are evaluated, sampled and exported, inside a trace: those that are
         trained, or what the optimizer makes of them."""
         trainable, frozen = split_trainable(state.params, self.trainable_model.trainable_paths)
-        judged = self.optimizer.judged
-        return judged(trainable, state.optimizer) | frozen if judged else state.params
+        return self.optimizer.judged(trainable, state.optimizer) | frozen
 
     @functools.cached_property
     def step(self) -> Step:

@@ -147,7 +147,7 @@ class RunPrograms:
 
     @property
     def _judges_others(self) -> bool:
-        return self._specs.optimizer.judged is not None
+        return self._specs.optimizer.judges_others
 
     @functools.cached_property
     def _specs(self) -> ProgramSpecs:
