@@ -46,6 +46,7 @@ Contract:
 - `RouterStats`: load, dropped tokens and auxiliary loss of a layer with experts.
 - `ConfiguredModule`: a mechanism with its options. In options, `tuple[ConfiguredModule, ...]` is a list of
   `{name, options}` nodes.
+- `NO_PERIOD`: the `period` of a mechanism of which no two layers are alike.
 - `UserError`: raise it for options that cannot work. The message names the key, the value and the way out.
 
 Building blocks:
@@ -54,7 +55,8 @@ Building blocks:
 - `lookup`: rows of a table by index; its first axis is `vocabulary`.
 - `PreNorm`: the block of a plain decoder. `rms_normalise`: x / rms(x) over the last axis.
 - `project`: x @ weight on any mesh. `gather_weight`: a parameter as an array in compute precision.
-- `straight_through`: the product with a quantised weight. `plain_product`: the one in the dtype of x.
+- `plain_product`: the product in the dtype of x. `straight_through`: with a quantised weight.
+  `rounded_product`: with factors of fewer bits, in both gradients too.
 - `RMSNorm`: normalisation over the last axis. `Rotary`: position embedding and document indices.
 - `shift_time`: x of earlier tokens of the document. `ShortConvolution`: a causal one of each channel.
   `recur`: outputs of a state that each token updates, token by token.
@@ -103,12 +105,12 @@ from harness.models.layers import (
     plain_product,
     project,
     rms_normalise,
-    straight_through,
 )
-from harness.models.mechanism import LayerContext, MatmulFlops, ModelDims, RouterStats
+from harness.models.mechanism import NO_PERIOD, LayerContext, MatmulFlops, ModelDims, RouterStats
 from harness.models.norms.registry import register_norm
 from harness.models.parameters import ParamSpec, constant, gain, weight, zeros
 from harness.models.products.registry import register_product
+from harness.models.products.rounded_factors import rounded_product, straight_through
 from harness.models.registry import (
     ConfiguredModule,
     register_attention,
@@ -137,6 +139,7 @@ from harness.training.reference_model import open_reference
 from harness.training.schedules.schedule_registry import SchedulePlace, register_schedule
 
 __all__ = [
+    "NO_PERIOD",
     "TOLD",
     "BranchModulation",
     "Conditioning",
@@ -209,6 +212,7 @@ __all__ = [
     "register_schedule",
     "register_softmax",
     "rms_normalise",
+    "rounded_product",
     "shift_time",
     "softmax_weights",
     "spread_blocks",

@@ -33,8 +33,6 @@ class Model(ABC):
     j + period, ... along a leading axis. With unrolled layers, stored and canonical paths are the same.
     """
 
-    loss_unit: ClassVar[str]
-    """Unit of the loss, for reports."""
     _module: ClassVar[Any]
     """Class of the module, built from a spec and a ComputeConfig; it has a `stacking`."""
     _flops: ClassVar[Any]
@@ -87,9 +85,14 @@ class Model(ABC):
         return sum(param.size for param in self.param_specs.values())
 
     @property
+    def table_rows(self) -> int:
+        """Number of rows of embedding and head: one a token, and those that are no token."""
+        return self.shape.vocabulary
+
+    @property
     def table_paths(self) -> frozenset[str]:
         """Paths of the parameters with a row a token, and rows that are no token (`spec.table_rows`)."""
-        return frozenset(path for path, spec in self.param_specs.items() if spec.axes[0] == "vocabulary")
+        return frozenset(path for path, spec in self.param_specs.items() if spec.axes[:1] == ("vocabulary",))
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -105,6 +108,16 @@ class Model(ABC):
     @abstractmethod
     def row_length(self) -> int:
         """Number of int32 values in one example as it is read."""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one example as it is read."""
+        return (self.row_length,)
+
+    @property
+    def row_dtype(self) -> str:
+        """Dtype of the examples."""
+        return "int32"
 
     @property
     def active_parameters(self) -> int:
@@ -174,6 +187,11 @@ class Model(ABC):
         """Return the loss that is minimised, and a dict of its parts. `loss` is the mean of `token_losses`;
         `signals` holds the RouterStats of layers with experts, by stored path. `clock`: the place of the
         step, for a model that asks for it (`asks_clock`)."""
+
+    @property
+    def loss_is_bound(self) -> bool:
+        """Whether `token_losses` is only an upper bound of the loss."""
+        return False
 
     @property
     def asks_clock(self) -> bool:

@@ -101,7 +101,7 @@ def describe(config: Config) -> Facts:
         base=parent,
         trainable=trainable_model.num_trainable if parent else 0,
         active_parameters=model.active_parameters,
-        loss_unit=family.loss_unit,
+        loss_unit=f"{family.loss_unit} (upper bound)" if model.loss_is_bound else family.loss_unit,
         splits=_parameters_by_mesh_axes(model.stored_specs),
         fp8_parameters=model.fp8_parameters,
         saved_scores=model.saved_scores,

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import PreNorm, SideOutputs, constant, lookup, register_block, register_embedding
-from harness.extend import gather_weight, shift_time, zeros
+from harness.extend import (
+    PreNorm,
+    SideOutputs,
+    constant,
+    gather_weight,
+    lookup,
+    register_block,
+    register_embedding,
+    shift_time,
+    zeros,
+)
 
 
 @dataclass(frozen=True)

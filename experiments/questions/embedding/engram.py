@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import PreNorm, RMSNorm, ShortConvolution, lookup, project, register_block, shift_time, weight
+from harness.extend import (
+    PreNorm,
+    RMSNorm,
+    ShortConvolution,
+    lookup,
+    project,
+    register_block,
+    shift_time,
+    weight,
+)
 
 PRIMES = (1_000_003, 998_244_353, 19_349_663, 83_492_791, 2_654_435, 40_503, 65_599, 16_777_619)
 

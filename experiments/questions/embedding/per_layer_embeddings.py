@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import jax
-from flax import nnx
 
 from harness.extend import PreNorm, RMSNorm, lookup, project, register_block, weight, zeros
 

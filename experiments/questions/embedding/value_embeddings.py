@@ -1,11 +1,19 @@
-"""Value embeddings: every second layer adds a row of its own table to the values, v += 2 sigmoid(w.x[:12]) V_l[t]."""
+"""Value embeddings: in every second layer v += 2 sigmoid(w.x[:12]) V_l[t], V_l a table of the layer."""
 
 from dataclasses import dataclass
 
 import jax
 
-from harness.extend import GroupedOptions, SoftmaxAttention, gather_weight, lookup, project
-from harness.extend import register_attention, weight, zeros
+from harness.extend import (
+    GroupedOptions,
+    SoftmaxAttention,
+    gather_weight,
+    lookup,
+    project,
+    register_attention,
+    weight,
+    zeros,
+)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,15 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import ObjectiveLoss, PreNorm, SideOutputs, cross_entropy
-from harness.extend import register_block, register_objective, rms_normalise
+from harness.extend import (
+    ObjectiveLoss,
+    PreNorm,
+    SideOutputs,
+    cross_entropy,
+    register_block,
+    register_objective,
+    rms_normalise,
+)
 
 
 @register_block("gives_middle", gives=("middle_BTD",))

@@ -1,4 +1,4 @@
-"""Multi-token prediction in parallel: a layer for each distance, one head, summed losses (arXiv:2404.19737)."""
+"""Multi-token prediction in parallel: a layer for each distance, one head (arXiv:2404.19737)."""
 
 from dataclasses import dataclass
 

@@ -4,8 +4,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from harness.extend import GroupedOptions, ObjectiveLoss, SoftmaxAttention, attention_scores, cross_entropy
-from harness.extend import project, register_attention, register_objective, softmax_weights, visible_keys, weighted_values
+from harness.extend import (
+    GroupedOptions,
+    ObjectiveLoss,
+    SoftmaxAttention,
+    attention_scores,
+    cross_entropy,
+    project,
+    register_attention,
+    register_objective,
+    softmax_weights,
+    visible_keys,
+    weighted_values,
+)
 
 
 @register_attention("prefix", GroupedOptions)

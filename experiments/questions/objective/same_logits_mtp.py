@@ -1,4 +1,4 @@
-"""Multi-token prediction on the same logits: sum_k w_k CE(z_t, y_(t+k)), with weights that end at (1, 0, 0)."""
+"""Multi-token prediction on the same logits: sum_k w_k CE(z_t, y_(t+k)), with w -> (1, 0, 0)."""
 
 import jax.numpy as jnp
 from flax import nnx

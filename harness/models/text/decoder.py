@@ -104,17 +104,17 @@ class Decoder(nnx.Module):
 
         def told(rows: Any) -> Told:
             documents_BT, tokens_BT, x0_BTD, given = rows
-            return Told(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, given)
+            return Told(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, dict(given))
 
         stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches, apply_layer, self.order)
         opened = Carry(self._at_end("open", x_BTD, told(rows)), {})
         carry, statistics = apply_layers(stack, opened, rows, told)
-        given = rows[-1] | carry.given
-        x_BTD = self._at_end("close", carry.stream, replace(told(rows), given=given))
+        gathered = everything.given | more | carry.given
+        x_BTD = self._at_end("close", carry.stream, replace(told(rows), given=gathered))
         x_BTD = self._scale(self.norm(x_BTD), self.relative_width**-0.5)
         signals = {path: stats.router for path, stats in statistics.items() if stats.router is not None}
         terms = [jnp.sum(stats.auxiliary) for stats in statistics.values() if stats.auxiliary is not None]
-        return LayersOutput(x_BTD, signals, sum(terms[1:], terms[0]) if terms else None, given)
+        return LayersOutput(x_BTD, signals, sum(terms[1:], terms[0]) if terms else None, gathered)
 
     def rotary(self, length: int) -> Rotary:
         """Return the rotation that layers share, for a sequence of this length."""

@@ -6,7 +6,8 @@
         def __call__(self, forward: Forward, tokens_BT1): ...   # -> ObjectiveLoss
 
 A run is judged by the next-token cross-entropy of held-out text all the same, without the parameters of its
-objective (`objective.*`).
+objective (`objective.*`). An objective of a model that has no such loss defines `judge(forward, tokens_BT1)`,
+which returns an upper bound of each token's, [B, T]. Only bounds are compared with bounds.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from harness.models.execution.layer_stack import decide_scan
 from harness.models.execution.pipeline import pipeline_schedule
 from harness.models.families.abilities import PredictsTokens
 from harness.models.kernels import KernelTarget
+from harness.models.layers import DTYPES
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
@@ -34,6 +35,7 @@ from harness.models.text.cross_entropy import (
 )
 from harness.models.text.decoder import Decoder
 from harness.models.text.objective import OBJECTIVE_ARGUMENTS, Forward
+from harness.models.text.stream_check import check_stream
 from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
 
@@ -86,7 +88,11 @@ class TextModel(Model, PredictsTokens):
 
     def token_losses(self, params: Params, tokens_BT1: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
         """Return the cross-entropy of each token after the first, in float32 nats. It has a gradient only
-        where the head is too small for pieces (`cross_entropy.needs_pieces`)."""
+        where the head is too small for pieces (`cross_entropy.needs_pieces`). An objective may judge by a
+        bound of its own."""
+        if self.loss_is_bound:
+            decoder = self._decoder(params)
+            return cast(Any, decoder.objective).judge(Forward(decoder, None), tokens_BT1)
         return self._losses(params, tokens_BT1, 0.0)[0].loss_BT
 
     def loss(
@@ -112,16 +118,26 @@ class TextModel(Model, PredictsTokens):
         """Return the loss and its parts of an objective that the config chooses."""
         decoder = self._decoder(params)
         forward = Forward(decoder, clock)
-        asked = asked_names(type(decoder.objective).__call__, OBJECTIVE_ARGUMENTS)
+        objective = cast(Any, decoder.objective)
+        asked = asked_names(type(objective).__call__, OBJECTIVE_ARGUMENTS)
         told = Told(decoder.rotary(1), clock=clock)
-        result = decoder.objective(forward, tokens_BT1, **told.answers(asked, 0, 5))
+        result = objective(forward, tokens_BT1, **told.answers(asked, 0, 5))
         terms = sum(forward.auxiliary[1:], forward.auxiliary[0]) if forward.auxiliary else None
         metrics = {"loss": jnp.mean(result.loss_BT), "z": jnp.float32(0), "signals": forward.signals}
         return _add_auxiliary(result.minimised, forward.signals, terms), metrics
 
-    @functools.cached_property
+    @property
+    def loss_is_bound(self) -> bool:
+        """Whether the objective judges by an upper bound (`judge`) instead of the next token's loss."""
+        return hasattr(self.spec.configured_objective.entry.implementation, "judge")
+
+    @property
     def asks_clock(self) -> bool:
         """Whether training depends on the place of a step in its run."""
+        return self._asks_clock
+
+    @functools.cached_property
+    def _asks_clock(self) -> bool:
         return nnx.merge(self._graph, self._abstract).asks_clock
 
     def _losses(
@@ -182,6 +198,7 @@ def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> 
     compute = decide_scan(config, spec)
     pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
     spec = replace(spec, pipeline=pipeline, products=config.compute.products, objective=config.objective)
+    check_stream(spec, DTYPES[compute.dtype])
     return TextModel.assemble(spec, compute)
 
 

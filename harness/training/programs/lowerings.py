@@ -80,7 +80,8 @@ def _program_key(specs: ProgramSpecs) -> list[Any]:
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     finetune = {key: value for key, value in to_plain(config.finetune).items() if key != "parent"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
-    shape = [dataclasses.asdict(model.shape), model.spec.end_token, list(specs.mesh.shape.items())]
-    nodes = (config.model, config.compute, config.loss, optimizer, finetune)
+    rows = [model.row_shape, model.row_dtype]
+    shape = [dataclasses.asdict(model.shape), rows, model.spec.end_token, list(specs.mesh.shape.items())]
+    nodes = (config.model, config.compute, config.loss, config.objective, optimizer, finetune)
     timed, metrics = sorted(config.schedule.values), to_plain(config.metrics)
     return [*map(to_plain, nodes), sizes, shape, timed, metrics, config.imports]
