@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.compare.context.fairness import fairness_rows
+from harness.compare.context.own_metrics import own_metric_rows
 from harness.compare.context.secondary_results import (
     expert_uses,
     forgetting_rows,
@@ -169,6 +170,7 @@ def judge(inputs: VerdictInputs) -> Comparison:
         samples=sample_rows(runs, scales, rule.control),
         times=_times(pairings, runs) | ({STEP_SECONDS: step_seconds} if step_seconds else {}),
         experts=expert_uses(runs, scales),
+        metrics=own_metric_rows(runs, scales, rule.control),
         power=_observed_power(pairings, inputs),
     )
 

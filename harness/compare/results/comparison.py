@@ -16,6 +16,7 @@ from harness.compare.results.context_types import (
     ExpertUse,
     FairnessRow,
     ForgettingRow,
+    OwnMetricRow,
     RunState,
     SampleRow,
 )
@@ -95,6 +96,8 @@ class Comparison:
     times: dict[str, Any] = field(default_factory=dict)
     """Wall-clock measurements, which differ between otherwise equal comparisons."""
     experts: tuple[ExpertUse, ...] = ()
+    metrics: tuple[OwnMetricRow, ...] = ()
+    """Metrics of the runs' own at their end."""
     power: tuple[ObservedPower, ...] = ()
     """Noise of each scale against the noise that the design counted on; empty below two pairs."""
 

@@ -124,6 +124,25 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class OwnMetricRow:
+    """Metric of the runs' own at their end: the last tenth of the steps, or the last evaluation."""
+
+    scale: str
+    variant: str
+    metric: str
+    domain: str
+    """Held-out domain; empty for a metric of each step."""
+    unit: str
+    better: str | None
+    """`lower` or `higher`; None: neither."""
+    seeds: int
+    mean: float
+    """Mean over seeds."""
+    delta: Effect | None
+    """Difference from the control's run of the same seed; None for the control."""
+
+
+@dataclass(frozen=True)
 class ExpertUse:
     """Expert load of a variant at one scale: means over the last tenth of each run."""
 

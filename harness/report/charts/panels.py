@@ -53,6 +53,7 @@ def panel_charts(comparison: Comparison, content: Frames) -> dict[str, Panel]:
         "others": other_unit_curves(content),
         "deltas": loss_differences(comparison, content),
         "experts": expert_load_chart(content),
+        "metrics": metric_curves(content),
         "fleet": gantt(content),
     }
     present = {name: chart for name, chart in candidates.items() if chart is not None}
@@ -175,6 +176,21 @@ def expert_load_chart(content: Frames) -> alt.FacetChart | None:
     scales = [scale for scale in content.scales if scale in set(rows["scale"])]
     layers = [marks.reference_line(y=1), load, dropped]
     return marks.small_multiples(layers, "scale", scales, rows, height=200)
+
+
+def metric_curves(content: Frames) -> alt.FacetChart | None:
+    """Draw the metrics of each step, one panel per metric and scale (None: there are none)."""
+    rows = content.own_metrics
+    if rows.is_empty():
+        return None
+    base = alt.Chart().encode(x=marks.x_axis("tokens"), color=marks.variant_color(content), detail="seed:N")
+    names = [alt.Tooltip(f"{name}:N") for name in ("variant", "seed")]
+    y = alt.Y("value:Q").scale(zero=False).axis(title=None, format="~g", tickCount=6)
+    lines = base.mark_line(strokeWidth=1.5).encode(
+        y=y, tooltip=[*names, alt.Tooltip("value:Q", format=".4g")]
+    )
+    labels = rows["label"].unique(maintain_order=True).to_list()
+    return marks.small_multiples([lines], "label", labels, rows, height=200, own_y=True)
 
 
 def _opacity(pick: alt.Parameter, on: float, off: float) -> Any:

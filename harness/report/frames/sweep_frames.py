@@ -13,7 +13,7 @@ from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Ladder, Rung
 from harness.core.number_format import plain_text
 from harness.records.paths import RunDir, SweepDir
-from harness.records.run.metrics import read_curve
+from harness.records.run.metrics import METRIC_PREFIX, metric_columns, read_curve
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.timeline import PhaseSpan, phase_spans, read_timeline
 from harness.report.frames.saved_plan import SavedPlan, read_plan
@@ -55,6 +55,9 @@ class Frames:
     `phase`: hot | decayed | branch (the decayed end of a cooldown branch)."""
     expert_loads: pl.DataFrame = field(default_factory=pl.DataFrame)
     """Columns scale, variant, seed, step, tokens, load, dropped (smoothed) of runs with experts."""
+    own_metrics: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """Columns scale, variant, seed, step, tokens, label (metric and scale), value (smoothed) of the metrics
+    that runs record in each step."""
     other_scales: list[str] = field(default_factory=list)
     """Scales whose losses have another unit, by compute."""
     lanes: dict[str, list[PhaseSpan]] = field(default_factory=dict)
@@ -72,6 +75,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
     steps = [_steps(run, points) for run in runs]
     sparse = [frame for frame in steps if frame["load"].is_finite().any()]
     loads = [frame.drop("flops", "device_seconds", "loss", "smooth") for frame in sparse]
+    metrics = [frame for run in runs if run.record.facts.metrics for frame in _own_metrics(run, points)]
     comparable = [run for run in runs if run.record.facts.loss_unit == comparison.loss_unit]
     scales = _by_compute(comparable)
     return Frames(
@@ -85,6 +89,7 @@ def read_frames(sweep: SweepDir, comparison: Comparison) -> Frames:
         losses=pl.concat([frame.drop(*LOAD_COLUMNS) for frame in steps]) if runs else pl.DataFrame(),
         evals=pl.concat([_evals(run, rule.domains) for run in comparable]) if comparable else pl.DataFrame(),
         expert_loads=pl.concat(loads) if loads else pl.DataFrame(),
+        own_metrics=pl.concat(metrics) if metrics else pl.DataFrame(),
         plan=read_plan(sweep),
         lanes={
             f"{run.record.scale}/{run.record.variant}/seed{run.record.seed}": spans
@@ -235,12 +240,25 @@ def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
     return _with_run_columns(selection, run.record, *columns)
 
 
+def _own_metrics(run: RecordedRun, points: int) -> list[pl.DataFrame]:
+    """Return the curve of each metric of the steps."""
+    curve = read_curve(run.path, "steps")
+    frames = []
+    for column in metric_columns(curve.columns):
+        smooth = pl.Series("value", smooth_curve(curve[column].cast(pl.Float64).to_numpy()))
+        label = pl.lit(f"{column.removeprefix(METRIC_PREFIX)}, {run.record.scale}").alias("label")
+        selection = curve.with_columns(smooth, label)[thin_rows(curve.height, points)]
+        frames.append(_with_run_columns(selection, run.record, "step", "tokens", "label", "value"))
+    return frames
+
+
 def _evals(run: RecordedRun, domains: tuple[str, ...]) -> pl.DataFrame:
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
     trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
     main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
     branches = [read_curve(path, "evals").filter("decayed") for path in run.path.branches()]
-    rows = pl.concat([main, *[branch.with_columns(phase=pl.lit("branch")) for branch in branches]])
+    ends = [branch.with_columns(phase=pl.lit("branch")) for branch in branches]
+    rows = pl.concat([main, *ends], how="diagonal")  # a run may have metrics that its branch has not
     decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows
     point = ["step", "tokens", "phase"]
     means = decisive.group_by(point).agg(pl.col("loss").mean()).sort(point)

@@ -68,6 +68,14 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         section("Experts", EXPERTS, chart("experts", chart_names), table(tables.experts(comparison)))
         if "experts" in chart_names
         else "",
+        section(
+            "Metrics",
+            METRICS,
+            chart("metrics", chart_names) if "metrics" in chart_names else "",
+            table(tables.own_metrics(comparison)),
+        )
+        if comparison.metrics
+        else "",
         section("Domains", "", table(tables.domains(comparison))),
         section("Samples", distances, *_sample_figures(content), table(tables.samples(comparison))),
         section("Forgetting", FORGETTING, table(tables.forgetting(comparison))),
@@ -94,6 +102,11 @@ FAIRNESS = "What each variant was given, compared with the control."
 EXPERTS = (
     "Strong: the largest share of assignments of one expert in one layer, times the number of experts (1: "
     "even). Thin: the share of dropped assignments. Both are moving averages; the table has the last tenth."
+)
+METRICS = (
+    "Metrics of the runs' own. Curves: those of each step, as moving averages over 4 % of the run. Table: "
+    "means of the last tenth of the steps or of the last evaluation, and differences from the control's run "
+    "of the same seed. Each interval holds by itself, not jointly with the others."
 )
 TUNING = "Loss at the smallest scale, on a seed that the test does not use. *: lowest loss of the variant."
 PICK = "Click a name to see it alone, shift-click to add another."

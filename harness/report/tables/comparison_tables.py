@@ -256,6 +256,23 @@ def experts(comparison: Comparison) -> Table:
     return make_table(("scale", "variant", "n", "largest load (1: even)", "dropped"), rows, left=2)
 
 
+OWN_METRICS_TITLE = "Metrics of the runs' own, at the end"
+
+
+def own_metrics(comparison: Comparison) -> Table:
+    """Return the metrics of the runs' own at their end, per scale, metric, domain and variant."""
+    columns = (
+        "scale", "metric", "domain", "variant", "n", "mean", "against control [95 % CI]", "unit", "better",
+    )  # fmt: skip
+    rows = (
+        (row.scale, row.metric, row.domain or MISSING, row.variant, str(row.seeds),
+         format_number(row.mean, 4), wording.format_amounts(row.delta) if row.delta else MISSING,
+         row.unit or MISSING, row.better or MISSING)
+        for row in comparison.metrics
+    )  # fmt: skip
+    return make_table(columns, rows, left=4)
+
+
 def flags(comparison: Comparison) -> Table:
     """Return every flag with its places and meaning, first those that block a verdict."""
     ordered = sorted(comparison.flags, key=lambda flag: (flag not in BLOCKING, flag))

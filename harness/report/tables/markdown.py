@@ -24,6 +24,7 @@ def markdown(comparison: Comparison) -> str:
         *_titled_table("Learning rates that were tried (* the lowest loss)", tables.tuning(comparison)),
         *[part for ladder in comparison.ladder for part in _ladder(comparison, ladder)],
         *_titled_table(tables.UNPAIRED_TITLE, tables.unpaired_runs(comparison)),
+        *_titled_table(tables.OWN_METRICS_TITLE, tables.own_metrics(comparison)),
         *_titled_table(tables.samples_title(comparison), tables.samples(comparison)),
         *_titled_table("Forgetting: loss on domains that are not trained on", tables.forgetting(comparison)),
         *_titled_table("Gate", tables.gate(comparison)),

@@ -53,6 +53,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if mixed:
         print_table(console, "Domains", tables.domains(comparison))
     print_table(console, "Experts over the last tenth of each run", tables.experts(comparison))
+    print_table(console, tables.OWN_METRICS_TITLE, tables.own_metrics(comparison))
     print_table(console, tables.samples_title(comparison), tables.samples(comparison))
     _print_forgetting(console, comparison)
     print_table(console, "Gate", tables.gate(comparison))

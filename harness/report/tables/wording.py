@@ -91,6 +91,12 @@ def format_effect(item: Effect) -> str:
     return f"{format_signed(item.mean)} [{format_signed(item.low)}, {format_signed(item.high)}]{level}"
 
 
+def format_amounts(item: Effect) -> str:
+    """Return a difference of any size with its interval, in three significant digits."""
+    mean, low, high = (format_number(value) for value in (item.mean, item.low, item.high))
+    return mean if item.low is None else f"{mean} [{low}, {high}]"
+
+
 def format_multiplier(item: Multiplier | None) -> str:
     """Return k with its interval, k alone, or a dash."""
     if item is None or item.k is None:
