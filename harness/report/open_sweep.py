@@ -56,12 +56,12 @@ class OpenedSweep(OpenedComparison):
                 for branch in run.branches()
                 if (record := read_provenance(branch)) and record.parent
             ]
-        return pl.concat(tables)
+        return pl.concat(tables, how="diagonal")  # runs may have metrics of their own
 
     @cached_property
     def steps(self) -> pl.DataFrame:
         """Optimizer steps of all runs, one row per step. This is the largest frame by far."""
-        return pl.concat([_curve(run, "steps", run) for run in self.sweep.runs()])
+        return pl.concat([_curve(run, "steps", run) for run in self.sweep.runs()], how="diagonal")
 
     @cached_property
     def frames(self) -> Frames:
