@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")),
-    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("experiments/*/README.md")),
 ]
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -45,6 +45,7 @@ EXAMPLES = {
     "DIR": "exported",
     "VERB": "sweep",
     "seed=K": "seed=1",
+    "question=NAME": "question=deeper",
 }
 """Words that stand for something of the reader's, and what the tests put there."""
 NOT_HERE = {
