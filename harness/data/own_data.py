@@ -75,8 +75,8 @@ class OwnData:
                 f"evaluation.tokens={tokens} is less than one example: give at least"
                 f" data.sequence_length={self.sequence_length}"
             )
-        given = self.source.heldout(count)
-        domains = given if isinstance(given, dict) else {self.name: given}
+        rows = self.source.heldout(count)
+        domains = rows if isinstance(rows, dict) else {self.name: rows}
         return {name: HeldOut(self._checked("heldout", rows, count), 0) for name, rows in domains.items()}
 
     def pca_features(self, tokens: int) -> None:
@@ -85,32 +85,34 @@ class OwnData:
     def _checked(self, method: str, rows: Any, count: int) -> np.ndarray:
         is_array = isinstance(rows, np.ndarray) and rows.ndim > 1 and str(rows.dtype) in DTYPES
         if not is_array or len(rows) != count:
-            found = f"{rows.dtype} {[*rows.shape]}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            shape_text = (
+                f"{rows.dtype} {[*rows.shape]}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            )
             raise UserError(
-                f"data.kind={self.name}: {method} gives {found}, not {count} rows: give a numpy array"
+                f"data.kind={self.name}: {method} gives {shape_text}, not {count} rows: give a numpy array"
                 f" [{count}, ...] of {' or '.join(DTYPES)}."
             )
         return rows
 
 
-def open_own(config: DataConfig, configured: Configured[Any]) -> OwnData:
+def open_own(config: DataConfig, data_format: Configured[Any]) -> OwnData:
     """Open a user's data."""
-    source = configured.entry.implementation(config.sequence_length, configured.options)
-    return OwnData(configured.name, source, config.sequence_length)
+    source = data_format.entry.implementation(config.sequence_length, data_format.options)
+    return OwnData(data_format.name, source, config.sequence_length)
 
 
-def describe_own(config: DataConfig, eval_tokens: int, configured: Configured[Any]) -> DataFacts:
+def describe_own(config: DataConfig, eval_tokens: int, data_format: Configured[Any]) -> DataFacts:
     """Check a user's data and return its facts. Raises UserError for rows that depend on more than seed, step
     and batch size."""
-    data = open_own(config, configured)
+    data = open_own(config, data_format)
     if config.sources or config.mask_documents or config.stages:
         key = "sources" if config.sources else "mask_documents" if config.mask_documents else "stages"
         raise UserError(f"data.{key} is for text and images; data.kind={data.name} makes rows. Leave it out.")
-    probes, again = ([data.rows(0, step, PROBE_BATCH) for step in (0, 1)] for _ in range(2))
-    if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(probes, again, strict=True)):
+    probes, second_probes = ([data.rows(0, step, PROBE_BATCH) for step in (0, 1)] for _ in range(2))
+    if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(probes, second_probes, strict=True)):
         raise UserError(
             f"data.kind={data.name}: two calls of batch(0, 0, {PROBE_BATCH}) differ. Draw from"
-            " np.random.default_rng([seed, step]), so that a step can be read again."
+            " np.random.default_rng([seed, step]), so that a step can be read second_probes."
         )
     heldout = data.heldout(eval_tokens)
     for name, rows in ((name, domain.tokens_NT) for name, domain in heldout.items()):

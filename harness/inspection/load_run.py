@@ -62,14 +62,14 @@ class LoadedRun:
 
     @property
     def predicts_tokens(self) -> bool:
-        """Whether the model predicts each next token."""
+        """True if the model predicts each next token."""
         from harness.models.families.abilities import PredictsTokens
 
         return isinstance(self.model, PredictsTokens)
 
     @property
     def exports(self) -> bool:
-        """Whether other libraries have such models."""
+        """True if other libraries have such models."""
         from harness.models.families.model_family import configured_family
 
         return configured_family(self.config).entry.exports

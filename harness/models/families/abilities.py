@@ -1,4 +1,4 @@
-"""What models of some families can do beyond a loss. Other rooms ask for an ability, never for a family."""
+"""Abilities of some families beyond a loss. Other rooms ask for an ability, never for a family."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Construction:
     """Initial values of each parameter by path."""
     trace: ClosedJaxpr
     """The whole constructor."""
-    others: dict[str, str]
+    other_state: dict[str, str]
     """Names of the types of what is no parameter, by path: state that a run would not keep."""
 
     @property
@@ -77,36 +77,36 @@ def construct(constructor: Constructor) -> Construction:
     num_keys, parts = next(calls), []
 
     def build(*keys: jax.Array) -> nnx.State:
-        unused = iter(keys)
-        parts[:] = _split(constructor, lambda: next(unused))
+        next_keys = iter(keys)
+        parts[:] = _split(constructor, lambda: next(next_keys))
         return parts[1]
 
     trace, abstract = jax.make_jaxpr(build, return_shape=True)(*[jax.random.key(0)] * num_keys)
-    graph, _, others = parts
+    graph, _, other_state = parts
     names = [_name(path) for path, _ in nnx.to_flat_state(abstract)]
     draws = {name: _draw(trace, index) for index, name in enumerate(names)}
-    return Construction(graph, abstract, draws, trace, others)
+    return Construction(graph, abstract, draws, trace, other_state)
 
 
 def _split(constructor: Constructor, draw: DrawKey) -> tuple[nnx.GraphDef, nnx.State, dict[str, str]]:
     """Return the module's graph, its parameters, and the types of all other state by path."""
     with nnx.use_eager_sharding(False):  # the names of axes are read later, for any mesh
         module = constructor(_KeyPerCall(draw))
-    others = {}
+    other_state = {}
     for _, node in nnx.iter_graph(module):
         if isinstance(node, nnx.bridge.ToNNX):
             node.to_nnx__rngs = None  # which it would draw from at each call
     for path, node in nnx.iter_graph(module):
         if isinstance(node, nnx.Rngs | nnx.RngStream):
-            others[_name(path)] = type(node).__name__
+            other_state[_name(path)] = type(node).__name__
         elif isinstance(node, nnx.Variable):
             if not isinstance(node, nnx.Param):
-                others[_name(path)] = type(node).__name__
+                other_state[_name(path)] = type(node).__name__
         elif isinstance(node, nnx.Module):
             arrays = {name: value for name, value in vars(node).items() if isinstance(value, jax.Array)}
-            others |= {_name((*path, name)): "jax.Array" for name in arrays}
+            other_state |= {_name((*path, name)): "jax.Array" for name in arrays}
     graph, params, _ = nnx.split(module, nnx.Param, ...)
-    return graph, params, others
+    return graph, params, other_state
 
 
 class _KeyStream(nnx.RngStream):
@@ -135,8 +135,8 @@ class _KeyPerCall(nnx.Rngs):
 
 
 def _draw(trace: ClosedJaxpr, index: int) -> TracedDraw:
-    wanted = [place == index for place in range(len(trace.jaxpr.outvars))]
-    jaxpr, reads = needed_part(trace.jaxpr, wanted)
+    is_output = [place == index for place in range(len(trace.jaxpr.outvars))]
+    jaxpr, reads = needed_part(trace.jaxpr, is_output)
     return TracedDraw(jaxpr=ClosedJaxpr(jaxpr, trace.consts), keys=sum(reads))
 
 

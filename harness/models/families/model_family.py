@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataShape:
-    """What a model is built for: the shape of the examples that it reads."""
+    """Shape of the examples that a model reads."""
 
     vocabulary: int
     """Number of tokens; of images, labels and one for no label."""
@@ -80,7 +80,7 @@ def configured_family(config: Config) -> Configured[ModelFamily]:
 def check_data_kind(family: ModelFamily, kind: str, config: Config) -> None:
     """Raise UserError unless the family reads data of this kind."""
     if kind not in family.data:
-        readers = [name for name, other in FAMILIES.entries.items() if kind in other.data]
+        readers = [name for name, entry in FAMILIES.entries.items() if kind in entry.data]
         choices = [f"{'model' if name in SHIPPED else 'model.kind'}={name}" for name in readers]
         choices = choices or [f"data=({kind!r},) at the registration of a model of your own"]
         raise UserError(

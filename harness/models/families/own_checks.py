@@ -16,7 +16,8 @@ from jax.extend.core import ClosedJaxpr
 
 from harness.core.errors import UserError
 from harness.models.counting.jaxpr import needed_part, subjaxprs
-from harness.models.families.own_model import OwnModel, untraceable
+from harness.models.families.own_build import untraceable
+from harness.models.families.own_model import OwnModel
 from harness.models.parameters import init_param
 
 MAX_EXECUTED_PARAMETERS = 10_000_000
@@ -51,20 +52,21 @@ def _traced_loss(model: OwnModel, key: str) -> ClosedJaxpr:
     module_class = type(nnx.merge(model._graph, model._abstract))
     before = _snapshot(module_class)
 
-    def loss(params: Any, rows: Any) -> Any:
+    def loss(params: Any, rows: Any, answers: dict[str, Any]) -> Any:
         module = model.module(params)
-        value = model.raw_loss(module, rows, model.abstract_clock)
+        value = module.loss(rows, **answers)
         graph, state = nnx.split(module)
-        given = [params[path] for path in model.construction.params]
-        kept = all(a is b for a, b in zip(given, jax.tree.leaves(state), strict=False))
-        if graph != model._graph or len(jax.tree.leaves(state)) != len(given) or not kept:
+        leaves = [params[path] for path in model.construction.params]
+        is_same = all(a is b for a, b in zip(leaves, jax.tree.leaves(state), strict=False))
+        if graph != model._graph or len(jax.tree.leaves(state)) != len(leaves) or not is_same:
             raise UserError(
                 f"{key}: its loss changes the module, which no run keeps. Return what it computes instead."
             )
         return value
 
     try:
-        trace = jax.make_jaxpr(loss)(*model.abstract_arguments)
+        trace = jax.make_jaxpr(loss)(*model.abstract_arguments, model.answers(model.first_clock))
+        jax.eval_shape(model.token_losses, *model.abstract_arguments)  # as it is judged
     except UserError:
         raise
     except Exception as error:
@@ -80,9 +82,9 @@ def _traced_loss(model: OwnModel, key: str) -> ClosedJaxpr:
 def _snapshot(module_class: type) -> dict[str, Any]:
     """Return copies of what the class and its Python module hold, but functions, classes and modules."""
     places = {"": vars(sys.modules[module_class.__module__]), f"{module_class.__name__}.": vars(module_class)}
-    held = {start + name: value for start, place in places.items() for name, value in place.items()}
+    values = {start + name: value for start, place in places.items() for name, value in place.items()}
     kinds = (int, float, str, list, dict, set, tuple, type(None))
-    return {name: copy.copy(v) for name, v in held.items() if isinstance(v, kinds) and "__" not in name}
+    return {name: copy.copy(v) for name, v in values.items() if isinstance(v, kinds) and "__" not in name}
 
 
 def _differs(a: Any, b: Any) -> bool:
@@ -113,12 +115,12 @@ def _equation_primitives(equation: Any) -> Iterator[str]:
 def _check_shape(model: OwnModel, key: str, trace: ClosedJaxpr) -> None:
     """Raise UserError unless the loss is float32, per example or per token."""
     batch, length = model.spec.sequences, model.spec.sequence_length
-    wanted = f"float32 [B] or [B, data.sequence_length] ([{batch}] or [{batch}, {length}])"
+    due_shape = f"float32 [B] or [B, data.sequence_length] ([{batch}] or [{batch}, {length}])"
     if len(trace.out_avals) != 1:
-        raise UserError(f"{key}: its loss returns {len(trace.out_avals)} arrays. Return one, {wanted}.")
+        raise UserError(f"{key}: its loss returns {len(trace.out_avals)} arrays. Return one, {due_shape}.")
     loss = trace.out_avals[0]
     if loss.dtype != jnp.float32 or loss.shape not in ((batch,), (batch, length)):
-        raise UserError(f"{key}: its loss is {loss.dtype} {[*loss.shape]}. Return {wanted}.")
+        raise UserError(f"{key}: its loss is {loss.dtype} {[*loss.shape]}. Return {due_shape}.")
 
 
 def _check_gradients(model: OwnModel, key: str, trace: ClosedJaxpr) -> None:
@@ -135,9 +137,7 @@ def _check_causal(model: OwnModel, key: str) -> None:
     draws = np.random.default_rng(0).integers(0, vocabulary, (2, length + 1), np.int32)
     draws[1, : length // 2 + 1] = draws[0, : length // 2 + 1]
     params = {path: init_param(0, path, spec) for path, spec in model.stored_specs.items()}
-    losses_2T = np.asarray(
-        model.raw_loss(model.module(jax.device_put(params)), jnp.asarray(draws), model.abstract_clock)
-    )
+    losses_2T = np.asarray(model.token_losses(jax.device_put(params), jnp.asarray(draws)))
     first, second = losses_2T[:, : length // 2]
     if np.max(np.abs(first - second)) > TOLERANCE * (np.max(np.abs(first)) + 1e-12):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What a model of a user's own is given: the facts of its run, and the parts of an image's row."""
+"""Facts that a model of a user's own is given, and the parts of an image's row."""
 
 from __future__ import annotations
 

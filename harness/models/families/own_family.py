@@ -9,8 +9,8 @@ from flax import nnx
 
 from harness.config.registry import NoOptions
 from harness.models.families.model_family import FAMILIES, ModelFamily
+from harness.models.families.own_build import build_own
 from harness.models.families.own_checks import check_own
-from harness.models.families.own_model import build_own
 
 Module = TypeVar("Module", bound=type[nnx.Module])
 
