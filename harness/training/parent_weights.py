@@ -23,7 +23,7 @@ from harness.parallel.processes.agreement import broadcast_from_primary
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.records.paths import RunDir
 from harness.records.run.find_checkpoint import find_checkpoint
-from harness.training.optimizers.stored_dtypes import widen
+from harness.training.optimizers.rounding.stored_dtypes import widen
 from harness.training.output.checkpointer import restore
 from harness.training.parent_checkpoint import rebuild_checkpoint_model
 from harness.training.programs.program_specs import ProgramSpecs

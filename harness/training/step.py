@@ -15,8 +15,8 @@ from harness.models import Model, RouterStats
 from harness.models.step_clock import StepClock
 from harness.training.metrics.metric_registry import ConfiguredMetric
 from harness.training.metrics.metric_values import StepRecord, step_values
+from harness.training.optimizers.rounding.stored_dtypes import round_like, widen
 from harness.training.optimizers.run_optimizer import RunOptimizer
-from harness.training.optimizers.stored_dtypes import round_like, widen
 from harness.training.schedules.values import Z_LOSS
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable

@@ -10,7 +10,11 @@ from jax import P
 
 from harness.config.schema.cluster import MeshConfig
 from harness.parallel.sharding.mesh import lane_mesh
-from harness.training.optimizers.stochastic_rounding import _random_words, noise_key, round_to_bfloat16
+from harness.training.optimizers.rounding.stochastic_rounding import (
+    _random_words,
+    noise_key,
+    round_to_bfloat16,
+)
 
 ULP = 2.0**-7
 """Distance of bfloat16 values from 1 to 2."""

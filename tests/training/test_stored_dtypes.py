@@ -19,7 +19,7 @@ from harness.models.text import cross_entropy
 from harness.parallel.sharding.mesh import abstract_mesh
 from harness.records.run.checkpoint_manifest import valid_steps
 from harness.records.run.status import State
-from harness.training.optimizers.stored_dtypes import RoundedState
+from harness.training.optimizers.rounding.stored_dtypes import RoundedState
 from harness.training.output.checkpointer import RestoreError, restore
 from harness.training.parent_weights import load_parent_weights, load_weights
 from harness.training.programs.lowerings import lowered_program

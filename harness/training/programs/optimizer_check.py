@@ -9,8 +9,8 @@ import jax
 from jax.extend import core
 
 from harness.core.errors import UserError
+from harness.training.optimizers.rounding.stored_dtypes import widen
 from harness.training.optimizers.run_optimizer import RunOptimizer
-from harness.training.optimizers.stored_dtypes import widen
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.step_inputs import StepInputs
 

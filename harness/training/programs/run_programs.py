@@ -19,7 +19,7 @@ from harness.models import Model
 from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
-from harness.training.optimizers.stored_dtypes import with_seed
+from harness.training.optimizers.rounding.stored_dtypes import with_seed
 from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
 from harness.training.programs.evaluate import DomainResult, evaluate_domains, map_batches
 from harness.training.programs.lowerings import lowered_program

@@ -32,8 +32,8 @@ from harness.models.parameters import expert_matrix
 from harness.training.optimizers.matrices import as_matrix, hidden_matrices
 from harness.training.optimizers.optimizer_parts import split_parameters
 from harness.training.optimizers.parameter_group import ParameterGroup
+from harness.training.optimizers.rounding.stored_dtypes import round_moments, widen
 from harness.training.optimizers.run_optimizer import RunOptimizer
-from harness.training.optimizers.stored_dtypes import round_moments, widen
 from harness.training.trainable.lora import LoraFactors, lora_product, make_factors
 
 

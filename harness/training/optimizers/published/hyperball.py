@@ -8,6 +8,7 @@ The rate is the share of the norm that a step moves, so it is the same at every 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,14 @@ from harness.training.optimizers.per_matrix import partition, per_matrix
 from harness.training.optimizers.registry import register_optimizer
 
 
+@dataclass(frozen=True)
+class HyperballOptions(MuonOptions):
+    """Muon's options, and the learning rate of the rest."""
+
+    others_rate: float = 0.2
+    """Factor of the learning rate for all other parameters, whose steps Adam makes."""
+
+
 class HyperballState(NamedTuple):
     """State of the momentum, and the first norm of each matrix, [L, 1, 1]."""
 
@@ -29,9 +38,9 @@ class HyperballState(NamedTuple):
     radius: Any
 
 
-@register_optimizer("muonh", MuonOptions, rate_rule="relative")
+@register_optimizer("muonh", HyperballOptions, rate_rule="relative")
 def muonh(
-    parameters: ParameterGroup, options: MuonOptions, learning_rate: Any
+    parameters: ParameterGroup, options: HyperballOptions, learning_rate: Any
 ) -> optax.GradientTransformation:
     """Build MuonH for hidden matrices and AdamW for the rest. Raises UserError if one starts at zero."""
     for path in parameters.matrices:
@@ -59,7 +68,7 @@ def muonh(
     return partition(
         parameters,
         matrices=per_matrix(parameters, optax.GradientTransformation(init, update)),
-        others=parameters.descent(adam, learning_rate),
+        others=parameters.descent(adam, options.others_rate * learning_rate),
     )
 
 

@@ -4,8 +4,9 @@
     u = Q_L (Q_L' m Q_R / (sqrt(v) + epsilon)) Q_R', with both moments corrected as in Adam
     L = s L + (1 - s) g g',  R = s R + (1 - s) g' g;  each `every` steps Q = qr(L Q), a power iteration
 
-The first gradient makes the bases (eigenvectors of g g' and g' g) and is used in them, where the authors'
-code skips it. All other parameters are Adam's.
+The first gradient makes the bases (eigenvectors of g g' and g' g) and moves nothing, as in the authors' code:
+in its own bases it is diagonal, and Adam would turn the noise beside the diagonal into steps. All other
+parameters are Adam's.
 """
 
 from __future__ import annotations
@@ -65,31 +66,35 @@ def scale_by_soap(options: SoapOptions) -> optax.GradientTransformation:
         columns = jax.tree.map(lambda w_LIO: jnp.zeros((w_LIO.shape[0], *2 * [w_LIO.shape[2]])), params)
         return SoapState(zeros, zeros, rows, columns, rows, columns, jnp.int32(0))
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
-        grams = grams_of_each(updates)
-        bases = jax.lax.cond(
-            state.step == 0,
-            lambda: jax.tree.map(lambda gram: jnp.linalg.eigh(gram)[1], grams),
-            lambda: (state.left_basis, state.right_basis),
+    def start(grads: Any, state: SoapState) -> tuple[Any, SoapState]:
+        left, right = optax.tree.update_moment(
+            grams_of_each(grads), (state.left, state.right), options.factor_decay, 1
         )
-        step = state.step + 1
-        first = optax.tree.update_moment(updates, state.first, options.b1, 1)
-        turned = jax.tree.map(_turn, updates, *bases)
-        second = optax.tree.update_moment(turned, state.second, options.b2, 2)
-        mean = optax.tree.bias_correction(jax.tree.map(_turn, first, *bases), options.b1, step)
-        square = optax.tree.bias_correction(second, options.b2, step)
+        bases = jax.tree.map(lambda gram: jnp.linalg.eigh(gram)[1], (left, right))
+        return jax.tree.map(jnp.zeros_like, grads), state._replace(
+            left=left, right=right, left_basis=bases[0], right_basis=bases[1], step=state.step + 1
+        )
+
+    def follow(grads: Any, state: SoapState) -> tuple[Any, SoapState]:
+        bases = (state.left_basis, state.right_basis)
+        first = optax.tree.update_moment(grads, state.first, options.b1, 1)
+        second = optax.tree.update_moment(jax.tree.map(_turn, grads, *bases), state.second, options.b2, 2)
+        mean = optax.tree.bias_correction(jax.tree.map(_turn, first, *bases), options.b1, state.step)
+        square = optax.tree.bias_correction(second, options.b2, state.step)
         ratios = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + options.epsilon), mean, square)
         directions = jax.tree.map(_turn_back, ratios, *bases)
-        # The factors start at those of the first gradient, not at zero.
-        share = jnp.where(state.step == 0, 0.0, options.factor_decay)
-        factors = optax.tree.update_moment(grams, (state.left, state.right), share, 1)
-        bases = jax.lax.cond(
-            step % options.every == 0,
-            lambda: jax.tree.map(lambda gram, basis: jnp.linalg.qr(gram @ basis)[0], factors, bases),
+        left, right = optax.tree.update_moment(
+            grams_of_each(grads), (state.left, state.right), options.factor_decay, 1
+        )
+        left_basis, right_basis = jax.lax.cond(
+            state.step % options.every == 0,
+            lambda: jax.tree.map(lambda gram, basis: jnp.linalg.qr(gram @ basis)[0], (left, right), bases),
             lambda: bases,
         )
-        (left, right), (left_basis, right_basis) = factors, bases
-        return directions, SoapState(first, second, left, right, left_basis, right_basis, step)
+        return directions, SoapState(first, second, left, right, left_basis, right_basis, state.step + 1)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, SoapState]:
+        return jax.lax.cond(state.step == 0, start, follow, updates, state)
 
     return optax.GradientTransformation(init, update)
 

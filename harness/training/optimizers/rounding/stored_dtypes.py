@@ -14,7 +14,7 @@ from jaxtyping import Int32, UInt32
 
 from harness.parallel.processes.agreement import put_sharded
 from harness.training.optimizers.registry import Optimizer
-from harness.training.optimizers.stochastic_rounding import NoiseKey, noise_key, round_to_bfloat16
+from harness.training.optimizers.rounding.stochastic_rounding import NoiseKey, noise_key, round_to_bfloat16
 
 
 class RoundedState(NamedTuple):

@@ -1,0 +1,1 @@
+"""State kept in fewer bits than it is computed in."""
