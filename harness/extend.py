@@ -22,7 +22,7 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_schedule`: a function of (`SchedulePlace`, options), which returns the factor of the learning rate
   or of another number of the config at a step.
 - `register_metric`: a function of what it asks for by name, which returns a scalar of a step, or a value of
-  each held-out row.
+  each held-out row. `record_calls`: arguments and outputs of the calls of a part of the model, for a metric.
 
 - `register_model`: a whole model, any NNX module of a `ModelContext`, options and `nnx.Rngs` with a method
   `loss` of rows, which returns float32 [B, T] or [B]. `decode_images` turns rows of images into `ImageRows`.
@@ -71,8 +71,14 @@ Building blocks:
   `register_experts`, which is `register_feedforward` with the costs, balance and kernel of `MoE`.
 - `per_matrix`: a transformation of hidden matrices as stacks [L, I, O]. `partition`: one for hidden matrices
   and another for the rest. `orthogonal_factor`: Muon's iteration on such a stack.
+- `muon_like`: Muon, with `MuonOptions`, and another direction of its momentum; `adam_sized`: a direction at
+  the size of Adam's; `each_matrix`: a function of one matrix as a transformation. `scale_by_soap`: SOAP of
+  stacks, with `SoapOptions`.
+- `AdamOptions`: options of Adam, to add to. `Configured`: the type of an option that is an optimizer, which
+  `ParameterGroup.build` builds; `adamw_node` is its default.
 """
 
+from harness.config.registry import Configured
 from harness.core.errors import UserError
 from harness.data.data_format import register_data
 from harness.models.attention.grouped_query import (
@@ -130,10 +136,14 @@ from harness.models.sockets.entries import (
 from harness.models.sockets.told import TOLD, SideOutputs
 from harness.models.text.embedding import lookup
 from harness.models.text.objective import Forward, ObjectiveLoss, cross_entropy
+from harness.training.metrics.call_records import record_calls
 from harness.training.metrics.metric_registry import register_metric
-from harness.training.optimizers.muon import orthogonal_factor
+from harness.training.optimizers.adamw import AdamOptions, adamw_node
+from harness.training.optimizers.muon import MuonOptions, orthogonal_factor
+from harness.training.optimizers.muon_like import adam_sized, each_matrix, muon_like
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
+from harness.training.optimizers.published.soap import SoapOptions, scale_by_soap
 from harness.training.optimizers.registry import Optimizer, register_optimizer
 from harness.training.reference_model import open_reference
 from harness.training.schedules.schedule_registry import SchedulePlace, register_schedule
@@ -141,8 +151,10 @@ from harness.training.schedules.schedule_registry import SchedulePlace, register
 __all__ = [
     "NO_PERIOD",
     "TOLD",
+    "AdamOptions",
     "BranchModulation",
     "Conditioning",
+    "Configured",
     "ConfiguredModule",
     "Draw",
     "Forward",
@@ -155,6 +167,7 @@ __all__ = [
     "MoEOptions",
     "ModelContext",
     "ModelDims",
+    "MuonOptions",
     "ObjectiveLoss",
     "Optimizer",
     "ParamSpec",
@@ -169,19 +182,24 @@ __all__ = [
     "ScoreOptions",
     "ShortConvolution",
     "SideOutputs",
+    "SoapOptions",
     "SoftmaxAttention",
     "SwiGLU",
     "UserError",
+    "adam_sized",
+    "adamw_node",
     "attention_scores",
     "best_keys",
     "block_means",
     "constant",
     "cross_entropy",
     "decode_images",
+    "each_matrix",
     "earlier_blocks",
     "gain",
     "gather_weight",
     "lookup",
+    "muon_like",
     "mup",
     "num_branches",
     "open_reference",
@@ -191,6 +209,7 @@ __all__ = [
     "per_matrix",
     "plain_product",
     "project",
+    "record_calls",
     "recur",
     "register_attention",
     "register_block",
@@ -213,6 +232,7 @@ __all__ = [
     "register_softmax",
     "rms_normalise",
     "rounded_product",
+    "scale_by_soap",
     "shift_time",
     "softmax_weights",
     "spread_blocks",

@@ -56,6 +56,10 @@ class LayerContext:
         return self.configured_norm.build(size, axis, self)
 
 
+NO_PERIOD = 10_000
+"""`period` of a mechanism of which no two layers are alike: such layers are not scanned."""
+
+
 class RouterStats(NamedTuple):
     """Statistics of a feed-forward layer with experts, beside its output; stacked by layer under a scan."""
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from harness.extend import (
+    NO_PERIOD,
     RMSNorm,
     UserError,
     attention_scores,
@@ -20,7 +21,7 @@ from harness.extend import (
 )
 
 
-@register_attention("differential", scans=False)
+@register_attention("differential", period=lambda options: NO_PERIOD)
 class Differential(nnx.Module):
     def __init__(self, context, options):
         D, H, K = context.shape.width, context.shape.heads, context.shape.head_width

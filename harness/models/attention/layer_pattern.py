@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flax import nnx
 
 from harness.core.errors import UserError
-from harness.models.mechanism import LayerContext
+from harness.models.mechanism import NO_PERIOD, LayerContext
 from harness.models.registry import ConfiguredModule, register_attention
 
 
@@ -20,11 +20,40 @@ class PatternOptions:
     """Options of `pattern`."""
 
     cycle: tuple[ConfiguredModule, ...]
-    """Mechanisms of the first layers, each `{name, options}`; later layers repeat the cycle."""
+    """Mechanisms of the layers in turn, each `{name, options}`; later layers repeat the cycle."""
+    first: tuple[ConfiguredModule, ...] = ()
+    """Mechanisms of the first layers, before the cycle. With these, layers are not scanned."""
+
+    @property
+    def period(self) -> int:
+        """Number of layers after which the pattern repeats."""
+        differs = self.first or any(module.period == NO_PERIOD for module in self.cycle)
+        return NO_PERIOD if differs else len(self.cycle)
 
     def for_layer(self, context: LayerContext) -> ConfiguredModule:
         """Return the mechanism of a layer."""
-        return self.cycle[context.layer % len(self.cycle)]
+        return self._place(context)[1]
+
+    def build(self, context: LayerContext, key: str) -> nnx.Module:
+        """Build the mechanism of one layer itself: its parameters have the same paths as outside a pattern.
+        `key` is the pattern's node in the config."""
+        place, module = self._place(context)
+        if module.period not in (1, NO_PERIOD):
+            raise UserError(
+                f"{key}.options.{place}.name={module.name} is a pattern itself. List its layers instead."
+            )
+        try:
+            return module.build(context)
+        except UserError as error:
+            inner = f"{key}.options.{place}.options"
+            raise UserError(str(error).replace(f"{key}.options", inner)) from error
+
+    def _place(self, context: LayerContext) -> tuple[str, ConfiguredModule]:
+        """Return the place in the config of a layer's mechanism, and the mechanism."""
+        if context.layer < len(self.first):
+            return f"first[{context.layer}]", self.first[context.layer]
+        index = (context.layer - len(self.first)) % len(self.cycle)
+        return f"cycle[{index}]", self.cycle[index]
 
 
 @register_attention(
@@ -36,16 +65,9 @@ class PatternOptions:
     supports_sequence_parallel=lambda context, options: options.for_layer(context).supports_sequence_parallel(
         context
     ),
-    period=lambda options: len(options.cycle),
+    period=lambda options: options.period,
     kernel=lambda context, options: options.for_layer(context).kernel(context),
 )
 def pattern(context: LayerContext, options: PatternOptions) -> nnx.Module:
-    """Build the mechanism of one layer itself: its parameters have the same paths as outside a pattern."""
-    key = f"model.attention.options.cycle[{context.layer % len(options.cycle)}]"
-    module = options.for_layer(context)
-    if module.period != 1:
-        raise UserError(f"{key}.name={module.name} is a pattern itself. List its layers instead.")
-    try:
-        return module.build(context)
-    except UserError as error:
-        raise UserError(str(error).replace("model.attention.options", f"{key}.options")) from error
+    """Build the attention of one layer."""
+    return options.build(context, "model.attention")

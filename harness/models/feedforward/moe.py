@@ -65,6 +65,10 @@ class MoEOptions:
         if self.capacity_factor <= 0:
             self._refuse("capacity_factor", "must be above 0, for example 1.25.")
 
+    def expert_width(self, width: int) -> int:
+        """Return the width of what the chosen experts read, in a model of this width."""
+        return width
+
     def _refuse(self, key: str, problem: str) -> None:
         raise UserError(f"model.feedforward.options.{key}={getattr(self, key)} {problem}")
 
@@ -73,8 +77,14 @@ def _router_flops(context: LayerContext, options: MoEOptions) -> float:
     return 2.0 * context.shape.width * options.experts
 
 
+def _expert_flops(context: LayerContext, options: MoEOptions) -> float:
+    """Return the FLOPs of one product of one expert with one token."""
+    return 2.0 * options.expert_width(context.shape.width) * context.shape.ffn
+
+
 def _model_flops(context: LayerContext, options: MoEOptions) -> float:
-    return _router_flops(context, options) + 3 * (options.top_k + options.shared) * matmul_flops(context)
+    experts = 3 * options.top_k * _expert_flops(context, options)
+    return _router_flops(context, options) + experts + 3 * options.shared * matmul_flops(context)
 
 
 def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
@@ -84,8 +94,8 @@ def _executed_flops(context: LayerContext, options: MoEOptions) -> MatmulFlops:
     rows, shared_experts = _rows_per_token(context, options), options.shared
     return MatmulFlops(
         weights=_router_flops(context, options) + 2 * shared_experts * matmul_flops(context),
-        activations=2 * rows * matmul_flops(context),
-        final=(rows + shared_experts) * matmul_flops(context),
+        activations=2 * rows * _expert_flops(context, options),
+        final=rows * _expert_flops(context, options) + shared_experts * matmul_flops(context),
     )
 
 
@@ -124,7 +134,10 @@ def register_experts(
             _executed_flops(context, options) + MatmulFlops(weights=extra_flops(context, options))
         ),
         inactive_parameters=lambda context, options: (
-            3 * (options.experts - options.top_k) * context.shape.width * context.shape.ffn
+            3
+            * (options.experts - options.top_k)
+            * options.expert_width(context.shape.width)
+            * context.shape.ffn
         ),
         update_after_step=_update_bias,
         kernel=_kernel,
@@ -144,9 +157,10 @@ class MoE(nnx.Module):
         self.fused = kernel is not None and kernel.fused
         self.router = weight((D, E), ("width", None), fan_in=D)
         self.bias = constant(E, None, 0.0) if options.balance == "bias" else None
-        self.gate = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
-        self.up = weight((E, D, F), ("experts", "width", "ffn"), fan_in=D)
-        self.down = weight((E, F, D), ("experts", "ffn", "width"), fan_in=F, depth=L)
+        I = options.expert_width(D)
+        self.gate = weight((E, I, F), ("experts", "width", "ffn"), fan_in=I)
+        self.up = weight((E, I, F), ("experts", "width", "ffn"), fan_in=I)
+        self.down = weight((E, F, I), ("experts", "ffn", "width"), fan_in=F, depth=L)
         wide = dataclasses.replace(context.shape, ffn=options.shared * F)
         shared_context = dataclasses.replace(context, shape=wide)
         self.shared = SwiGLU(shared_context, NoOptions()) if options.shared else None
