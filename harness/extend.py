@@ -67,7 +67,7 @@ Building blocks:
 - `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps;
   `block_means`, `own_block`, `earlier_blocks`, `spread_blocks`: by blocks of keys.
 - `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its
-  tokens: a variant overrides `scores`, `choose`, `apply` or `auxiliary`, and is registered by
+  tokens by `route`: a variant overrides `scores`, `choose`, `apply` or `auxiliary`, and is registered by
   `register_experts`, which is `register_feedforward` with the costs, balance and kernel of `MoE`.
 - `per_matrix`: a transformation of hidden matrices as stacks [L, I, O]. `partition`: one for hidden matrices
   and another for the rest. `orthogonal_factor`: Muon's iteration on such a stack.
@@ -100,7 +100,7 @@ from harness.models.diffusion.conditioning.base import BranchModulation, Conditi
 from harness.models.families.own_context import ImageRows, ModelContext, decode_images
 from harness.models.families.own_family import register_model
 from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
-from harness.models.feedforward.routing import Routing
+from harness.models.feedforward.routing import Routing, route
 from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.initialisation.draw import Draw
 from harness.models.initialisation.registry import register_initialisation
@@ -232,6 +232,7 @@ __all__ = [
     "register_softmax",
     "rms_normalise",
     "rounded_product",
+    "route",
     "scale_by_soap",
     "shift_time",
     "softmax_weights",

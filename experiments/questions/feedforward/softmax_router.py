@@ -1,5 +1,5 @@
-"""Softmax router: the weights of the chosen experts are the softmax of their logits; with `whole`, their parts of
-the softmax over all experts, which sum to less than 1."""
+"""Softmax router: the weights of the chosen experts are the softmax of their logits; with `whole`, their
+parts of the softmax over all experts."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
-"""Sparse gate: y = (gelu(relu(g - mean - 1.645 std)) * x U) V, g = x G, mean and std over the hidden values, so
-that about 5 % of them are not 0."""
+"""Sparse gate: y = (gelu(relu(g - mean - 1.645 std)) * x U) V, g = x G, mean and std over the hidden values,
+so that about 5 % of them are not 0."""
 
 import jax
 import jax.numpy as jnp
