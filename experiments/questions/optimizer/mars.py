@@ -31,10 +31,10 @@ def mars(parameters, options, learning_rate):
     def init(params):
         return State(adam.init(params), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
-        corrected = jax.tree.map(lambda g, old: g + factor * (g - old), grads, state.grads)
+    def update(updates, state, params=None):
+        corrected = jax.tree.map(lambda g, old: g + factor * (g - old), updates, state.grads)
         clipped = jax.tree.map(lambda c: c / jnp.maximum(1, jnp.linalg.norm(c)), corrected)
-        updates, moments = adam.update(clipped, state.adam)
-        return updates, State(moments, grads)
+        descent, moments = adam.update(clipped, state.adam)
+        return descent, State(moments, updates)
 
     return parameters.descent(optax.GradientTransformation(init, update), learning_rate)

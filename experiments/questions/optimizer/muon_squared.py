@@ -33,9 +33,9 @@ def squared(options):
     def init(params):
         return State(momentum.init(params), jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
-        mean, trace = momentum.update(grads, state.momentum)
-        second = optax.tree.update_moment(grads, state.second, options.second_decay, 2)
+    def update(updates, state, params=None):
+        mean, trace = momentum.update(updates, state.momentum)
+        second = optax.tree.update_moment(updates, state.second, options.second_decay, 2)
         scaled = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + 1e-10), mean, second)
         orthogonal = jax.tree.map(lambda m: adam_sized(orthogonal_factor(m, options.ns_steps)), scaled)
         return orthogonal, State(trace, second)

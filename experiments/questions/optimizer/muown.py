@@ -32,10 +32,10 @@ def reparametrised(options, learning_rate):
     def init(params):
         return State(momentum.init(params), adam.init(jax.tree.map(norms, params)))
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         units = jax.tree.map(lambda w: w / norms(w), params)
-        along = jax.tree.map(lambda g, v: jnp.sum(g * v, axis=1, keepdims=True), grads, units)
-        across = jax.tree.map(lambda g, v, a: norms(g) * (g - a * v), grads, units, along)
+        along = jax.tree.map(lambda g, v: jnp.sum(g * v, axis=1, keepdims=True), updates, units)
+        across = jax.tree.map(lambda g, v, a: norms(g) * (g - a * v), updates, units, along)
         mean, trace = momentum.update(across, state.momentum)
         steps, moments = adam.update(along, state.adam)
 

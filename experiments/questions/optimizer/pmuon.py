@@ -45,11 +45,11 @@ def preconditioned(options):
         ]
         return State(momentum.init(params), *squares)
 
-    def update(grads, state, params=None):
-        mean, trace = momentum.update(grads, state.momentum)
+    def update(updates, state, params=None):
+        mean, trace = momentum.update(updates, state.momentum)
         decay = options.factor_decay
-        left = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g @ g.swapaxes(1, 2), state.left, grads)
-        right = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g.swapaxes(1, 2) @ g, state.right, grads)
+        left = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g @ g.swapaxes(1, 2), state.left, updates)
+        right = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g.swapaxes(1, 2) @ g, state.right, updates)
 
         def direction(m_LIO, left_LII, right_LOO):
             u_LIO = power(left_LII, -options.power) @ m_LIO @ power(right_LOO, -options.power)

@@ -46,8 +46,8 @@ def kron(options, key):
         left_LII = fitted(left_LII, a_LIO @ turn[0], b_LIO @ turn[1], options.step)
         return left_LII, fitted(right_LOO, turn[0] @ a_LIO, turn[1] @ b_LIO, options.step)
 
-    def update(grads, state, params=None):
-        mean, trace = momentum.update(grads, state.momentum)
+    def update(updates, state, params=None):
+        mean, trace = momentum.update(updates, state.momentum)
         fits = {path: fit(m, state.left[path], state.right[path]) for path, m in mean.items()}
         left, right = ({path: pair[side] for path, pair in fits.items()} for side in (0, 1))
 
