@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -36,5 +37,5 @@ def record_calls(module: nnx.Module, method: str = "__call__") -> list[CallRecor
         records.append(CallRecord(arguments, output))
         return output
 
-    module.__class__ = type(kind)(kind.__name__, (kind,), {method: call})
+    module.__class__ = types.new_class(kind.__name__, (kind,), {}, lambda names: names.update({method: call}))
     return records
