@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from harness.inspection.replay.verify import verify
 from harness.models import build
 from harness.parallel.sharding.mesh import abstract_mesh
 from harness.records.run.metrics import EVALS, STEPS, list_parts, metric_columns, read_curve, write_part
+from harness.training.metrics.call_records import record_calls
 from harness.training.metrics.metric_registry import METRICS, register_metric
 from harness.training.programs.metric_columns import check_metrics, evaluation_columns, step_columns
 from harness.training.programs.program_specs import ProgramSpecs
@@ -144,3 +146,22 @@ def test_a_list_of_metrics_is_checked(names, options, words):
     with pytest.raises(UserError) as error:
         check_metrics(specs(*names, **options))
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_recorded_calls_leave_the_pass_as_it_is():
+    config = compose(list(TINY))
+    model = build(config, 257)
+    params = jax.tree.map(jnp.asarray, model.init(0))
+    tokens_BT = jnp.arange(64).reshape(2, 32)
+    module = cast(Any, model.module(params))
+    records = record_calls(module.layers[0].attention, "heads")
+    with_records = module(tokens_BT)[0]
+    plain = cast(Any, model.module(params))
+    np.testing.assert_array_equal(with_records, plain(tokens_BT)[0])
+    (record,) = records
+    x_BTD = plain.layers[0].attention_norm(plain.embed_rows(tokens_BT))
+    np.testing.assert_allclose(record.arguments[0], x_BTD, rtol=1e-6)
+    expected = plain.layers[0].attention.heads(x_BTD, record.arguments[1])
+    np.testing.assert_allclose(record.output[0], expected[0], rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="no method 'haeds'"):
+        record_calls(module.layers[0].attention, "haeds")
