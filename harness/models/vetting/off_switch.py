@@ -16,6 +16,7 @@ from harness.models.vetting.small_model import (
     UNROLLED,
     abstract_params,
     abstract_rows,
+    compile_quickly,
     example_rows,
     perturbed_params,
 )
@@ -54,5 +55,5 @@ def _token_losses(model: Model, key: str, node: ModuleConfig) -> np.ndarray:
         config = dataclasses.replace(spec.config, **{key.removeprefix("model."): node})
         spec = dataclasses.replace(spec, config=config)
     other = type(model).assemble(spec, UNROLLED)
-    compiled = jax.jit(other.token_losses).lower(abstract_params(other), abstract_rows(other)).compile()
-    return np.asarray(compiled(other.stack(perturbed_params(other)), example_rows(other)))
+    lowered = jax.jit(other.token_losses).lower(abstract_params(other), abstract_rows(other))
+    return np.asarray(compile_quickly(lowered)(other.stack(perturbed_params(other)), example_rows(other)))
