@@ -62,8 +62,8 @@ Building blocks:
   `recur`: outputs of a state that each token updates, token by token.
 - `SoftmaxAttention`: the base of softmax attention, with `GroupedOptions`, or `ScoreOptions` where every head
   has its own keys: a variant overrides one of its steps, `project_heads`, `rotate`, `heads`, `mix` or
-  `attend_heads`, and is registered by `register_softmax`, which is `register_attention` with the costs of the
-  base.
+  `attend_heads` (`weights` is its softmax of written-out scores), and is registered by `register_softmax`,
+  which is `register_attention` with the costs of the base.
 - `attention_scores`, `visible_keys`, `best_keys`, `softmax_weights`, `weighted_values`: attention in steps;
   `block_means`, `own_block`, `earlier_blocks`, `spread_blocks`: by blocks of keys.
 - `SwiGLU`: the feed-forward layer. `MoE`: a mixture of experts, with `MoEOptions` and the `Routing` of its

@@ -13,7 +13,6 @@ from harness.extend import (
     earlier_blocks,
     own_block,
     register_attention,
-    softmax_weights,
     spread_blocks,
     visible_keys,
     weighted_values,
@@ -38,4 +37,4 @@ class BlockAttention(SoftmaxAttention):
         score_BHTN = attention_scores(query_BHTK, block_means(key_BGTK, size))
         is_chosen = best_keys(score_BHTN, earlier_blocks(rotary, size), self.options.top - 1)
         visible = visible_keys(rotary) & spread_blocks(is_chosen | own_block(T, size), size, T)
-        return weighted_values(softmax_weights(attention_scores(query_BHTK, key_BGTK), visible), value_BGTK)
+        return weighted_values(self.weights(attention_scores(query_BHTK, key_BGTK), visible), value_BGTK)

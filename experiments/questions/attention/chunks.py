@@ -10,7 +10,6 @@ from harness.extend import (
     SoftmaxAttention,
     attention_scores,
     register_softmax,
-    softmax_weights,
     visible_keys,
     weighted_values,
 )
@@ -30,6 +29,4 @@ class Chunks(SoftmaxAttention):
     def mix(self, query_BHTK, key_BGTK, value_BGTK, rotary):
         chunk_T = jnp.arange(query_BHTK.shape[2]) // self.chunk
         visible_BHTS = visible_keys(rotary) & (chunk_T[:, None] == chunk_T)
-        return weighted_values(
-            softmax_weights(attention_scores(query_BHTK, key_BGTK), visible_BHTS), value_BGTK
-        )
+        return weighted_values(self.weights(attention_scores(query_BHTK, key_BGTK), visible_BHTS), value_BGTK)

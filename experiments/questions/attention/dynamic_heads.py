@@ -10,7 +10,6 @@ from harness.extend import (
     project,
     register_softmax,
     rms_normalise,
-    softmax_weights,
     visible_keys,
     weight,
     weighted_values,
@@ -31,7 +30,7 @@ class DynamicHeads(SoftmaxAttention):
 
     def attend_heads(self, x_BTD, rotary):
         query_BHTK, key_BGTK, value_BGTK = self.heads(x_BTD, rotary)
-        weight_BHTS = softmax_weights(attention_scores(query_BHTK, key_BGTK), visible_keys(rotary))
+        weight_BHTS = self.weights(attention_scores(query_BHTK, key_BGTK), visible_keys(rotary))
         read_BHT1 = rms_normalise(project(x_BTD, self.read), 1e-6).swapaxes(1, 2)[..., None]
         write_BHT1 = project(x_BTD, self.write).swapaxes(1, 2)[..., None]
         shared_B1TS = jnp.sum(read_BHT1 * weight_BHTS, axis=1, keepdims=True)

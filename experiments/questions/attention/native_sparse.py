@@ -17,7 +17,6 @@ from harness.extend import (
     own_block,
     project,
     register_attention,
-    softmax_weights,
     spread_blocks,
     visible_keys,
     weight,
@@ -45,7 +44,7 @@ class NativeSparse(SoftmaxAttention):
         size, T = self.options.block, x_BTD.shape[1]
         is_whole = earlier_blocks(rotary, size)
         means = block_means(key_BGTK, size), block_means(value_BGTK, size)
-        weight_BHTN = softmax_weights(attention_scores(query_BHTK, means[0]), is_whole)
+        weight_BHTN = self.weights(attention_scores(query_BHTK, means[0]), is_whole)
         mass_B1TN = jnp.sum(weight_BHTN, axis=1, keepdims=True).at[..., 0].add(1e6)
         is_chosen = best_keys(mass_B1TN, is_whole, self.options.top) | own_block(T, size)
         score_BHTS = attention_scores(query_BHTK, key_BGTK)
@@ -54,7 +53,7 @@ class NativeSparse(SoftmaxAttention):
         gate_BHT3 = jax.nn.sigmoid(project(x_BTD, self.gate)).swapaxes(1, 2)
         mixed_BHTK = (
             gate_BHT3[..., :1] * weighted_values(weight_BHTN, means[1])
-            + gate_BHT3[..., 1:2] * weighted_values(softmax_weights(score_BHTS, visible), value_BGTK)
-            + gate_BHT3[..., 2:] * weighted_values(softmax_weights(score_BHTS, nearby), value_BGTK)
+            + gate_BHT3[..., 1:2] * weighted_values(self.weights(score_BHTS, visible), value_BGTK)
+            + gate_BHT3[..., 2:] * weighted_values(self.weights(score_BHTS, nearby), value_BGTK)
         )
         return mixed_BHTK.swapaxes(1, 2)

@@ -7,7 +7,6 @@ from harness.extend import (
     SoftmaxAttention,
     attention_scores,
     register_softmax,
-    softmax_weights,
     visible_keys,
     weighted_values,
 )
@@ -25,4 +24,4 @@ class Alibi(SoftmaxAttention):
         slope_H = 2.0 ** (-8 * (jnp.arange(H) + 1) / H)
         distance_TS = jnp.arange(T)[:, None] - jnp.arange(T)
         score_BHTS = attention_scores(query_BHTK, key_BGTK) - slope_H[:, None, None] * distance_TS
-        return weighted_values(softmax_weights(score_BHTS, visible_keys(rotary)), value_BGTK)
+        return weighted_values(self.weights(score_BHTS, visible_keys(rotary)), value_BGTK)

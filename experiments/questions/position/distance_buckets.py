@@ -13,7 +13,6 @@ from harness.extend import (
     attention_scores,
     gather_weight,
     register_softmax,
-    softmax_weights,
     visible_keys,
     weighted_values,
     zeros,
@@ -47,4 +46,4 @@ class DistanceBuckets(SoftmaxAttention):
         bucket_TSN = jax.nn.one_hot(jnp.where(distance_TS < exact, distance_TS, far_TS), self.options.buckets)
         bias_HTS = jnp.einsum("tsn,nh->hts", bucket_TSN, gather_weight(self.bias, bucket_TSN.dtype))
         score_BHTS = attention_scores(query_BHTK, key_BGTK) + bias_HTS
-        return weighted_values(softmax_weights(score_BHTS, visible_keys(rotary)), value_BGTK)
+        return weighted_values(self.weights(score_BHTS, visible_keys(rotary)), value_BGTK)

@@ -11,7 +11,6 @@ from harness.extend import (
     gather_weight,
     project,
     register_softmax,
-    softmax_weights,
     visible_keys,
     weight,
     weighted_values,
@@ -44,5 +43,5 @@ class Forgetting(SoftmaxAttention):
         total_BHT = jnp.cumsum(log_BTH, axis=1).swapaxes(1, 2)
         score_BHTS = attention_scores(query_BHTK, key_BGTK)
         score_BHTS = score_BHTS + total_BHT[..., :, None] - total_BHT[..., None, :]
-        weight_BHTS = softmax_weights(score_BHTS, visible_keys(rotary))
+        weight_BHTS = self.weights(score_BHTS, visible_keys(rotary))
         return weighted_values(weight_BHTS, value_BGTK).swapaxes(1, 2)

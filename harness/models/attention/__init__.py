@@ -5,11 +5,25 @@ from harness.models.attention import (
     gated,
     gated_delta,
     gqa,
+    indexed,
     layer_pattern,
     mha,
     mla,
     nope,
+    state_space,
     window,
 )
 
-__all__ = ["convolved", "gated", "gated_delta", "gqa", "layer_pattern", "mha", "mla", "nope", "window"]
+__all__ = [
+    "convolved",
+    "gated",
+    "gated_delta",
+    "gqa",
+    "indexed",
+    "layer_pattern",
+    "mha",
+    "mla",
+    "nope",
+    "state_space",
+    "window",
+]

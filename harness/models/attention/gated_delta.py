@@ -171,10 +171,10 @@ def delta_rule(
     """
     T = query_BHTK.shape[2]
     query, key, value, log_alpha, beta = (
-        _chunks(x, chunk)
+        split_chunks(x, chunk)
         for x in (query_BHTK, key_BHTK, value_BHTK, log_alpha_BHT[..., None], beta_BHT[..., None])
     )
-    document = None if document_BT is None else _chunks(document_BT[:, None, :, None], chunk)
+    document = None if document_BT is None else split_chunks(document_BT[:, None, :, None], chunk)
     masks = DecayMasks.from_log_alpha(log_alpha, document)
     lower_WW = jnp.where(_distance(log_alpha) > 0, beta * _dot(key, key) * masks.within_WW, 0.0)
     inverse_WW = unit_lower_inverse(lower_WW)
@@ -186,7 +186,7 @@ def delta_rule(
     return mixed_BHTK[:, :, :T]
 
 
-def _chunks(x_BHTK: Array, chunk: int) -> Array:
+def split_chunks(x_BHTK: Array, chunk: int) -> Array:
     """Split time into chunks: [B, H, C, W, K]. Padding, of beta 0 and log alpha 0, leaves the state as is."""
     B, H, T, K = x_BHTK.shape
     padded = jnp.pad(x_BHTK, ((0, 0), (0, 0), (0, -T % chunk), (0, 0)))

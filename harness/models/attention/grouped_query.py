@@ -21,6 +21,7 @@ from harness.models.attention.kernels.choice import (
     choose_attention,
     executed_mixing,
 )
+from harness.models.attention.kernels.scores import softmax_weights
 from harness.models.attention.kernels.softmax import mean_visible_keys
 from harness.models.layers import Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
@@ -106,6 +107,11 @@ class SoftmaxAttention(nnx.Module):
         score_arguments = (self.window, self.softcap, sink_H, rotary.document_BT)
         attention = attention_function(self.kernel, rotary.sequence_shards)
         return attention(query_BHTK, key_BGTK, value_BGTK, *score_arguments)
+
+    def weights(self, score_BHTS: Array, visible_BHTS: Array) -> Array:
+        """Return the softmax of written-out scores, capped and with sinks if the options say so."""
+        sink_H = None if self.sink is None else gather_weight(self.sink, score_BHTS.dtype)
+        return softmax_weights(score_BHTS, visible_BHTS, self.softcap, sink_H)
 
     def _normalised(self, x_BTHK: Array, norm: Norm | None) -> Array:
         x_BHTK = x_BTHK.swapaxes(1, 2)

@@ -35,13 +35,21 @@ def attention_scores(query_BHTK: Array, key_BGSK: Array) -> Array:
     return reshape(score_BGMS, (B, H, T, -1), "batch", "heads", None, None) * (1 / math.sqrt(K))
 
 
-def softmax_weights(score_BHTS: Array, visible_BHTS: Array) -> Array:
-    """Return the softmax over the visible keys, in float32; zero for a query that sees none."""
+def softmax_weights(
+    score_BHTS: Array, visible_BHTS: Array, softcap: float | None = None, sink_H: Array | None = None
+) -> Array:
+    """Return the softmax over the visible keys, in float32; zero for a query that sees none. `softcap` and
+    sinks as in `softmax.attend`."""
+    if softcap is not None:
+        score_BHTS = softcap * jnp.tanh(score_BHTS / softcap)
     masked_BHTS = jnp.where(visible_BHTS, score_BHTS, -jnp.inf)
     lowest = jnp.finfo(jnp.float32).min  # of a query that sees no key
     highest_BHT1 = jax.lax.stop_gradient(jnp.max(masked_BHTS, axis=-1, keepdims=True, initial=lowest))
     weight_BHTS = jnp.where(visible_BHTS, jnp.exp(masked_BHTS - highest_BHT1), 0.0)
-    return weight_BHTS / jnp.maximum(jnp.sum(weight_BHTS, axis=-1, keepdims=True), 1e-30)
+    sum_BHT1 = jnp.sum(weight_BHTS, axis=-1, keepdims=True)
+    if sink_H is not None:
+        sum_BHT1 = sum_BHT1 + jnp.exp(sink_H[:, None, None] - highest_BHT1)
+    return weight_BHTS / jnp.maximum(sum_BHT1, 1e-30)
 
 
 def weighted_values(weight_BHTS: Array, value_BGSK: Array) -> Array:
@@ -60,7 +68,8 @@ def _by_group(x_BHTK: Array, G: int) -> Array:
 
 
 def best_keys(score_BHTS: Array, visible_BHTS: Array, count: int) -> Array:
-    """Return [B, H, T, S]: which of the visible keys have the `count` highest scores, without a gradient."""
+    """Return [B, H, T, S]: which of the visible keys have the `count` highest scores, without a gradient.
+    Keys that are equal to the last of them are kept too."""
     masked_BHTS = jax.lax.stop_gradient(jnp.where(visible_BHTS, score_BHTS, -jnp.inf))
     highest_BHTN = jax.lax.top_k(masked_BHTS, min(count, masked_BHTS.shape[-1]))[0]
     return visible_BHTS & (masked_BHTS >= highest_BHTN[..., -1:])
