@@ -25,6 +25,9 @@ probe() {  # probe NAME PYTHON_ENVIRONMENT
   grep -q "cycle" config.txt || fail "$1: conf/ is not found"
   "$2/bin/harness" train 'hydra.searchpath=[file://choices]' variant=mine --cfg job >config.txt
   grep -q "name: mine" config.txt || fail "$1: a user's own folder does not extend conf/"
+  "$2/bin/harness" sweep question=alibi scale=xs seed=0 --dry-run >question.txt 2>&1 ||
+    { cat question.txt; fail "$1: a question is not found"; }
+  grep -q "control (control), alibi" question.txt || fail "$1: a question stands without its control"
   for name in conf experiments; do
     "$2/bin/python" -c "import $name; assert $name.OWNER == 'another project', $name" ||
       fail "$1: $name of another project is hidden"
