@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +13,7 @@ from jax import Array, P
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
-from harness.models.products.registry import DTYPE, PRODUCTS, Axes, Product, product_of, register_product
+from harness.models.products.registry import DTYPE, PRODUCTS, Axes, product_of, register_product
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
@@ -89,17 +88,6 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 def plain_product(x_NI: Array, weight_IO: Array, axes_IO: Axes) -> Array:
     """Compute x @ weight in the dtype of x."""
     return matmul(x_NI, weight_IO, axes_IO, x_NI.dtype)
-
-
-def straight_through(quantise: Callable[[Array], Array]) -> Product:
-    """Return the product with a quantised weight [I, O]. The gradient passes the quantiser unchanged, so the
-    float32 weight learns what its quantised value should have (arXiv:1308.3432)."""
-
-    def product(x_NI: Array, weight_IO: Array, axes_IO: Axes) -> Array:
-        quantised_IO = weight_IO + jax.lax.stop_gradient(quantise(weight_IO) - weight_IO)
-        return plain_product(x_NI, quantised_IO, axes_IO)
-
-    return product
 
 
 def project(x_BT: Array, param: nnx.Param, *, exact: bool = False) -> Array:
