@@ -1,5 +1,5 @@
-"""Shared keys and values: layers of the upper half have their own queries, and read keys and values that the
-middle layer made (YOCO). The middle layer attends by them too."""
+"""Shared keys and values: layers above the middle one have queries of their own, and read the keys and values
+that the middle layer made and attends by too (YOCO)."""
 
 from harness.extend import (
     NO_PERIOD,
@@ -23,9 +23,9 @@ class SharedKeys(SoftmaxAttention):
             self.key = self.value = self.key_norm = None
 
     def __call__(self, x_BTD, rotary, key_BTGK=None, value_BTGK=None):
-        if self.reads:
-            query_BHTK = self.rotate(self._normalised(project(x_BTD, self.query), self.query_norm), rotary)
-            heads = query_BHTK, key_BTGK.swapaxes(1, 2), value_BTGK.swapaxes(1, 2)
+        if key_BTGK is not None and value_BTGK is not None:
+            query_BHTK = self._normalised(project(x_BTD, self.query), self.query_norm)
+            heads = self.rotate(query_BHTK, rotary), key_BTGK.swapaxes(1, 2), value_BTGK.swapaxes(1, 2)
         else:
             heads = self.heads(x_BTD, rotary)
         y_BTD = project(self.mix(*heads, rotary).swapaxes(1, 2), self.output)

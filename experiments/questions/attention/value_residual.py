@@ -19,25 +19,26 @@ class Options(GroupedOptions):
     learned: bool = False
 
 
-@register_attention("value_residual", Options, gives=("value_BTGK",))
+@register_attention("value_residual", Options, gives=("first_BTGK",))
 class ValueResidual(SoftmaxAttention):
     def __init__(self, context: LayerContext, options: Options):
         super().__init__(context, options)
-        later = context.layer > 0 and options.learned
-        self.own, self.first = (constant(1, None, x) if later else None for x in (1.0, 0.0))
+        self.learned = options.learned and context.layer > 0
+        if self.learned:
+            self.own_share, self.first_share = constant(1, None, 1.0), constant(1, None, 0.0)
 
-    def __call__(self, x_BTD, rotary, value_BTGK=None):
+    def __call__(self, x_BTD, rotary, first_BTGK=None):
         query_BHTK, key_BGTK, value_BGTK = self.heads(x_BTD, rotary)
-        if value_BTGK is None:
-            gives = SideOutputs(gives={"value_BTGK": value_BGTK.swapaxes(1, 2)})
-            return project(
-                self.mix(query_BHTK, key_BGTK, value_BGTK, rotary).swapaxes(1, 2), self.output
-            ), gives
-        value_BGTK = self._mixed(value_BGTK, value_BTGK.swapaxes(1, 2))
-        return project(self.mix(query_BHTK, key_BGTK, value_BGTK, rotary).swapaxes(1, 2), self.output)
+        if first_BTGK is None:
+            side = SideOutputs(gives={"first_BTGK": value_BGTK.swapaxes(1, 2)})
+            return self._output(query_BHTK, key_BGTK, value_BGTK, rotary), side
+        own, first = 0.5, 0.5
+        if self.learned:
+            shares = (self.own_share, self.first_share)
+            own, first = (gather_weight(share, value_BGTK.dtype) for share in shares)
+        value_BGTK = own * value_BGTK + first * first_BTGK.swapaxes(1, 2)
+        return self._output(query_BHTK, key_BGTK, value_BGTK, rotary)
 
-    def _mixed(self, value_BGTK, first_BGTK):
-        if self.own is None:
-            return 0.5 * (value_BGTK + first_BGTK)
-        own, first = (gather_weight(share, value_BGTK.dtype) for share in (self.own, self.first))
-        return own * value_BGTK + first * first_BGTK
+    def _output(self, query_BHTK, key_BGTK, value_BGTK, rotary):
+        mixed_BHTK = self.mix(query_BHTK, key_BGTK, value_BGTK, rotary)
+        return project(mixed_BHTK.swapaxes(1, 2), self.output)

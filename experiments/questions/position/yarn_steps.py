@@ -1,6 +1,7 @@
-"""YaRN when a window changes: with s = old / new window, f *= s + clip((old f / 2 pi - 1) / 31, 0, 1) (1 - s), and
+"""YaRN when a window changes: f *= s + clip((old f / 2 pi - 1) / 31, 0, 1) (1 - s), s = old / new window, and
 scores *= 1 + .2 ln(1 / s), at each widening by thirds of the run."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ def yarn_steps(context, options, progress):
     pairs, windows = context.shape.head_width // 2, options.windows
     frequency_J, scale = options.base ** (-jnp.arange(pairs) / pairs), jnp.float32(1)
     stage = jnp.floor(progress * (len(windows) - 1))
-    for index, (old, new) in enumerate(zip(windows[:-1], windows[1:], strict=True)):
+    for index, (old, new) in enumerate(itertools.pairwise(windows)):
         share = old / new
         turns_J = jnp.clip((old * frequency_J / (2 * math.pi) - 1) / 31, 0, 1)
         widened_J = frequency_J * (share + turns_J * (1 - share))

@@ -1,0 +1,16 @@
+"""A layer without a part: y = 0, so that the residual stream passes."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from harness.extend import register_attention, register_feedforward
+
+
+@register_attention("no_part")
+@register_feedforward("no_part")
+class NoPart(nnx.Module):
+    def __init__(self, context, options):
+        pass
+
+    def __call__(self, x_BTD):
+        return jnp.zeros_like(x_BTD)
