@@ -1,6 +1,6 @@
 """Compressed attention: one softmax over the last `window` keys and over pooled keys and values. A pool ends
-every `stride` tokens, takes the `size` tokens up to there, weighted by softmax_j(gate_(t-j) + place_j) a channel,
-and is seen from there on, if it lies whole in the query's document. With `top`, those with the largest q.k."""
+every `stride` tokens, weighs the `size` tokens up to there by softmax_j(gate_(t-j) + place_j) a channel, and
+is seen from there on, if it lies whole in the document. With `top`, those with the largest q.k."""
 
 from dataclasses import dataclass
 
@@ -46,11 +46,11 @@ class CompressedKeys(SoftmaxAttention):
         place_JGK = gather_weight(self.place, logit_BTGK.dtype)
         share_JBTGK = jax.nn.softmax(self._earlier(logit_BTGK) + place_JGK[:, None, None], axis=0)
         pooled_keys, pooled_values = (
-            jnp.sum(share_JBTGK * self._earlier(x.swapaxes(1, 2)), axis=0)[:, self._ends(x_BTD)].swapaxes(
-                1, 2
-            )
-            for x in (key_BGTK, value_BGTK)
+            jnp.sum(share_JBTGK * self._earlier(x_BGTK.swapaxes(1, 2)), axis=0).swapaxes(1, 2)
+            for x_BGTK in (key_BGTK, value_BGTK)
         )
+        ends = self._ends(x_BTD)
+        pooled_keys, pooled_values = pooled_keys[:, :, ends], pooled_values[:, :, ends]
         score_BHTS, score_BHTN = (attention_scores(query_BHTK, key) for key in (key_BGTK, pooled_keys))
         seen = self._seen_pools(x_BTD, rotary)
         if self.options.top is not None:

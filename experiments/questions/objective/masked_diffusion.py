@@ -15,7 +15,6 @@ from harness.extend import (
     project,
     register_attention,
     register_objective,
-    softmax_weights,
     weighted_values,
 )
 
@@ -27,7 +26,7 @@ class TwoWay(SoftmaxAttention):
             return super().__call__(x_BTD, rotary)
         query_BHTK, key_BGTK, value_BGTK = self.heads(x_BTD, rotary)
         visible_BHTS = jnp.ones_like(masked_BT, bool)[:, None, None]
-        weight_BHTS = softmax_weights(attention_scores(query_BHTK, key_BGTK), visible_BHTS)
+        weight_BHTS = self.weights(attention_scores(query_BHTK, key_BGTK), visible_BHTS)
         return project(weighted_values(weight_BHTS, value_BGTK).swapaxes(1, 2), self.output)
 
 
