@@ -45,7 +45,7 @@ class ReLURouting(MoE):
     def __call__(self, x_BTD):
         weight_BTE = jax.nn.relu(project(x_BTD.astype(jnp.float32), self.router))
         E = weight_BTE.shape[-1]
-        every_BTE = jnp.broadcast_to(jnp.arange(E), weight_BTE.shape)
+        every_BTE = jnp.zeros_like(weight_BTE, int) + jnp.arange(E)
         even_E = jnp.full((E,), 1 / E)
         y_BTD, _ = self.apply(x_BTD, Routing(every_BTE, weight_BTE, even_E, jnp.ones(())))
         rate = jax.lax.stop_gradient(gather_weight(self.rate, weight_BTE.dtype))[0]
