@@ -13,7 +13,8 @@ def rounded(x, axis):
     padded = jnp.pad(last, ((0, 0), (0, -last.shape[1] % BLOCK)))
     blocks = padded.reshape(len(last), -1, BLOCK)
     largest = jnp.max(jnp.abs(blocks), axis=-1, keepdims=True)
-    scale = jnp.exp2(jnp.floor(jnp.log2(jnp.maximum(largest, 1e-30))) - 8)
+    _, exponent = jnp.frexp(jnp.maximum(largest, 1e-30))
+    scale = jnp.ldexp(jnp.ones_like(largest), exponent - 9)  # the largest value then lies between 256 and 512
     values = jnp.clip(blocks / scale, -LARGEST, LARGEST).astype(jnp.float8_e4m3fn).astype(jnp.float32) * scale
     return jnp.moveaxis(values.reshape(padded.shape)[:, : last.shape[1]], -1, axis).astype(x.dtype)
 
