@@ -51,12 +51,13 @@ def describe(config: Config) -> Facts:
     from harness.models.families.model_family import configured_family
     from harness.models.kernels import describe_kernels
     from harness.models.registry import import_modules
+    from harness.models.vetting.mesh import check_on_mesh
     from harness.parallel.sharding.mesh import abstract_mesh
     from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent
     from harness.training.programs.metric_columns import check_metrics
     from harness.training.programs.optimizer_check import check_optimizer
-    from harness.training.programs.program_specs import ProgramSpecs
+    from harness.training.programs.program_specs import ProgramSpecs, batch_parts
     from harness.training.schedule import branch_segments, check_course, ends_decayed, main_segment
     from harness.training.trainable.trainable_model import make_trainable
 
@@ -73,6 +74,7 @@ def describe(config: Config) -> Facts:
     _check_mesh(config, trainable_model.stored_specs)
     specs = ProgramSpecs(config, model, abstract_mesh(config.mesh))
     check_optimizer(specs)
+    check_on_mesh(model, specs.mesh.abstract_mesh, batch_parts(config)[1])
     metrics = check_metrics(specs)
     parent = find_parent(config, model)
     sequences = config.scale.batch // config.compute.microbatches
