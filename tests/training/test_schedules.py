@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,11 @@ import pytest
 
 from harness.config.compose import compose
 from harness.core.errors import UserError
+from harness.models import build
 from harness.models.text import cross_entropy
 from harness.models.text.cross_entropy import LossTerms, loss_in_pieces
+from harness.parallel.sharding.mesh import abstract_mesh
+from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.schedule import (
     branch_segments,
     check_course,
@@ -23,7 +27,9 @@ from harness.training.schedule import (
     values_at,
 )
 from harness.training.schedules.schedule_registry import SCHEDULES, SchedulePlace, register_schedule
-from harness.training.step_inputs import step_inputs
+from harness.training.step import TrainState
+from harness.training.step_inputs import StepInputs, step_inputs
+from tests.training.runs import TINY
 
 STEPS = ["scale.tokens=2048000", "scale.batch=16"]
 """1000 steps."""
@@ -190,3 +196,28 @@ def test_a_z_loss_in_pieces_may_change_over_the_run(monkeypatch):
     fixed = gradient(0.3, x_BTD, table_VD)
     moving = jax.jit(gradient)(jnp.float32(0.3), x_BTD, table_VD)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), fixed, moving)
+
+
+@pytest.mark.parametrize("key", ["optimizer.weight_decay", "loss.z_loss"])
+def test_a_number_that_moves_is_the_number_of_that_step(key):
+    rng = np.random.default_rng(0)
+    tokens_MBT1 = jnp.asarray(rng.integers(0, 257, (1, 4, 33), dtype=np.int32))
+
+    def make(base):
+        config = compose([*TINY, f"{key}={base}"])
+        return ProgramSpecs(config, build(config, 257), abstract_mesh(config.mesh))
+
+    def after_step(specs, step, values):
+        params = jax.tree.map(jnp.asarray, specs.model.init(0))
+        state = TrainState(params, specs.optimizer.init(params))
+        return step(state, tokens_MBT1, StepInputs(jnp.float32(0.1), values=values))[0].params
+
+    specs, fixed_specs = make(0.4), make(0.2)
+    step: Any = jax.jit(specs.step)
+    moved = after_step(specs, step, {key: jnp.float32(0.2)})
+    other = after_step(specs, step, {key: jnp.float32(0.4)})
+    assert step._cache_size() == 1
+    fixed = after_step(fixed_specs, jax.jit(fixed_specs.step), None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), moved, fixed)
+    gaps = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), moved, other)
+    assert max(gaps.values()) > 1e-3
