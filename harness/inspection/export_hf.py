@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.config.schema.run import ModuleConfig
+from harness.config.schema.run import ModelConfig, ModuleConfig
 from harness.core import atomic_files
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import local_path
@@ -171,6 +171,9 @@ def _check_exportable(run: LoadedRun, windows: list[int | None]) -> None:
         raise _unsupported("data.mask_documents=true")
     if config.logit_softcap is not None:
         raise _unsupported(f"model.logit_softcap={config.logit_softcap}")
+    for node in ("block", "norm", "position", "embedding", "head"):
+        if getattr(config, node) != getattr(ModelConfig(), node):
+            raise _unsupported(f"model.{node}.name={getattr(config, node).name}")
     if config.feedforward.name != "swiglu" or config.feedforward.options:
         raise _unsupported(f"model.feedforward.name={config.feedforward.name}")
     if not config.qk_norm and any(windows):
@@ -187,7 +190,7 @@ def _check_exportable(run: LoadedRun, windows: list[int | None]) -> None:
 
 def _unsupported(setting: str) -> UserError:
     return UserError(
-        f"{setting} does not exist in Llama and Qwen3. Only models with swiglu and the attention "
+        f"{setting} does not exist in Llama and Qwen3. Only plain decoders with swiglu and the attention "
         f"{', '.join(EXPORTABLE_ATTENTION)} can be exported."
     )
 

@@ -215,6 +215,7 @@ def test_the_verb_writes_a_new_folder_and_no_other(tmp_path, capsys):
             ("variant=hybrid", WINDOWS.replace("name: mha", "name: window, options: {window: 4}")),
             r"several windows \(\[4, 8\]\) does not exist",
         ),
+        (("variant=parallel",), r"model\.block\.name=parallel does not exist .* plain decoders"),
         (("model.logit_softcap=30",), r"model\.logit_softcap=30\.0 does not exist"),
         (("model.qk_norm=false", "model.heads=5"), r"model\.width=24 is not a multiple of model\.heads=5"),
     ],
