@@ -43,6 +43,10 @@ def check_own(model: OwnModel, *, causal: bool) -> None:
         )
     _check_shape(model, key, traces[0])
     _check_gradients(model, key, traces[0])
+    try:
+        jax.eval_shape(model.token_losses, *model.abstract_arguments)
+    except Exception as error:  # without a step and a key
+        raise untraceable(key, "loss, where it is judged,", error) from error
     if causal and traces[0].out_avals[0].ndim == 2 and model.parameters <= MAX_EXECUTED_PARAMETERS:
         _check_causal(model, key)
 
@@ -66,7 +70,6 @@ def _traced_loss(model: OwnModel, key: str) -> ClosedJaxpr:
 
     try:
         trace = jax.make_jaxpr(loss)(*model.abstract_arguments, model.answers(model.first_clock))
-        jax.eval_shape(model.token_losses, *model.abstract_arguments)  # as it is judged
     except UserError:
         raise
     except Exception as error:
