@@ -7,17 +7,30 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from harness.config.schema.run import ComputeConfig, ModuleConfig
+from harness.config.schema.run import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ModuleConfig,
+    ScaleConfig,
+)
 from harness.core.errors import UserError
+from harness.models import build
 from harness.models.attention.mha import MultiHeadAttention
+from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import project
 from harness.models.parameters import constant, weight, zeros
-from harness.models.registry import register_attention, register_feedforward
+from harness.models.registry import register_attention, register_conditioning, register_feedforward
 from harness.models.sockets.told import SideOutputs
 from harness.models.vetting import vet as vetting
+from harness.models.vetting.execution import check_execution
+from harness.models.vetting.gradients import check_gradients
 from harness.models.vetting.off_switch import check_off_switch
-from harness.models.vetting.small_model import small_model
+from harness.models.vetting.predictions import check_predictions
+from harness.models.vetting.small_model import Executable, perturbed_params, small_model
 from harness.models.vetting.vet import vet
+from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS
 
 
 @dataclass(frozen=True)
@@ -165,3 +178,55 @@ BROKEN = {
 def test_one_that_does_not_is_refused_in_one_sentence(small, options, end, microbatches, sentence):
     with pytest.raises(UserError, match=NAME + ".*" + sentence):
         vet(flawed(small, end, microbatches, **options))
+
+
+@dataclass(frozen=True)
+class Shift:
+    idle: bool = False
+    """Leave the shift out."""
+
+
+@register_conditioning("shift", Shift)
+class ShiftOnly(Conditioning):
+    """A shift of each branch by the condition."""
+
+    def __init__(self, context, options):
+        self.idle, self.branches = options.idle, num_branches(context)
+        self.shift = weight((context.shape.width,) * 2, ("width", None), fan_in=context.shape.width)
+
+    def __call__(self, condition_B1D):
+        shift_B1D = project(condition_B1D, self.shift) * (not self.idle)
+        return [BranchModulation(lambda x_BTD: x_BTD + shift_B1D, lambda y_BTD: y_BTD)] * self.branches
+
+
+def test_a_conditioning_is_vetted_with_its_image_model():
+    shape = {"width": 8, "layers": 1, "heads": 2, "head_width": 4, "ffn": 12, "patch": 2}
+
+    def model(idle):
+        config = Config(
+            model=ModelConfig(kind="dit", conditioning=ModuleConfig("shift", {"idle": idle}), **shape),
+            scale=ScaleConfig("tiny", 3_000, 10_000, 4),
+            data=DataConfig("test", sequence_length=6),
+        )
+        return build(config, 5, image=(6, 4, 3))
+
+    vet(model(idle=False))
+    with pytest.raises(UserError, match=r"^model\.conditioning\.name=shift: no gradient reaches .*\.shift"):
+        vet(model(idle=True))
+
+
+SHIPPED = [("attention", name, options) for name, options in MECHANISMS.values()]
+SHIPPED += [("feedforward", "moe", options) for options in FEEDFORWARDS.values()]
+
+
+@pytest.mark.slow  # two programs for each of what ships
+@pytest.mark.parametrize(("socket", "name", "options"), SHIPPED)
+def test_no_check_is_wrong_about_what_ships(small, socket, name, options):
+    node = {"name": name, "options": options} if socket == "attention" else {}
+    if socket == "feedforward":
+        node = {"feedforward": ModuleConfig(name, options)}
+    one = small_model(small(**node, length=32, end=3))
+    executable = Executable(one, perturbed_params(one))
+    check_predictions(name, executable)
+    check_gradients(name, executable)
+    check_execution(name, executable, 2)
