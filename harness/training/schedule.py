@@ -37,8 +37,8 @@ class Segment:
 
     def progress(self, step: int) -> float:
         """Return the share of the updates that are done. A branch goes on from its run, and ends at 1."""
-        own = (step - self.first) / (self.last - self.first)
-        return self.fork_progress + (1 - self.fork_progress) * own
+        share = (step - self.first) / (self.last - self.first)
+        return self.fork_progress + (1 - self.fork_progress) * share
 
 
 def main_segment(config: Config) -> Segment:
@@ -114,8 +114,8 @@ def values_at(config: Config, segment: Segment, step: int) -> dict[str, float]:
         return {}
     rate = learning_rate(schedule, segment, step)
     place = replace(_place(schedule, segment, step, 0), rate=rate)
-    scheduled = scheduled_values(config).items()
-    return {key: item.value * factor(item.schedule, place) for key, item in scheduled}
+    numbers = scheduled_values(config).items()
+    return {key: item.value * factor(item.schedule, place) for key, item in numbers}
 
 
 def check_course(config: Config) -> None:

@@ -77,12 +77,12 @@ def _end_values(run: RunRecord) -> dict[_Place, float]:
     steps, evals = (read_curve(run.directory, kind) for kind in ("steps", "evals"))
     last_steps = steps.tail(max(1, round(END_SHARE * steps.height)))
     last_evals = evals.filter(pl.col("step") == pl.col("step").max())
-    found = [(column, "", last_steps[column].mean()) for column in metric_columns(steps.columns)]
+    ends = [(column, "", last_steps[column].mean()) for column in metric_columns(steps.columns)]
     for row in last_evals.to_dicts():
-        found += [(column, row["domain"], row[column]) for column in metric_columns(evals.columns)]
+        ends += [(column, row["domain"], row[column]) for column in metric_columns(evals.columns)]
     return {
         _Place(column.removeprefix(METRIC_PREFIX), domain): float(value)
-        for column, domain, value in found
+        for column, domain, value in ends
         if isinstance(value, float)
     }
 

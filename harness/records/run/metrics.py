@@ -122,8 +122,8 @@ def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
 def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> MetricsPart:
     """Write the rows of steps (start, end] as one part."""
     buffer = io.BytesIO()
-    own = dict.fromkeys(column for row in rows for column in metric_columns(row))
-    schema = SCHEMAS[kind] | dict.fromkeys(own, pl.Float64)
+    own_columns = (column for row in rows for column in metric_columns(row))
+    schema = SCHEMAS[kind] | dict.fromkeys(own_columns, pl.Float64)
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(buffer, compression="zstd")
     content = buffer.getvalue()
     checksum = hashlib.sha256(content).hexdigest()[:16]

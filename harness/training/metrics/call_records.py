@@ -32,8 +32,8 @@ def record_calls(module: nnx.Module, method: str = "__call__") -> list[CallRecor
         raise UserError(f"{kind.__name__} has no method '{method}', so its calls cannot be recorded.")
 
     @functools.wraps(original)  # which keeps the names that the method asks for
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        output = original(self, *arguments, **named)
+    def call(self: Any, *arguments: Any, **by_name: Any) -> Any:
+        output = original(self, *arguments, **by_name)
         records.append(CallRecord(arguments, output))
         return output
 

@@ -21,9 +21,9 @@ class MeasuredAt(Enum):
     """Time at which a metric is computed."""
 
     step = "step"
-    """In each step."""
+    """Each step."""
     evaluation = "evaluation"
-    """In each evaluation, for each held-out row."""
+    """Each evaluation, with a value for each held-out row."""
 
 
 TOLD = {

@@ -75,9 +75,9 @@ def _values(
 def _results(metric: ConfiguredMetric, answers: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a metric returns by its name and key. Raises UserError if it fails."""
     function = metric.entry.implementation
-    asked = {name: answers[name] for name in asked_names(function, 0) if name in answers}
+    arguments = {name: answers[name] for name in asked_names(function, 0) if name in answers}
     try:
-        result = function(**asked)
+        result = function(**arguments)
     except UserError:
         raise
     except Exception as error:

@@ -60,7 +60,7 @@ class RegisteredSchedule:
     options: type
     implementation: Shape
     decays: Decay = Decay.whole
-    """Where it falls, if it is that of the learning rate."""
+    """Part of the run in which it falls, as the learning rate."""
 
 
 SCHEDULES: Registry[RegisteredSchedule] = Registry("schedule", "schedule")
