@@ -103,7 +103,7 @@ from harness.models.feedforward.moe import MoE, MoEOptions, register_experts
 from harness.models.feedforward.routing import Routing, route
 from harness.models.feedforward.swiglu import SwiGLU
 from harness.models.initialisation.draw import Draw
-from harness.models.initialisation.registry import register_initialisation
+from harness.models.initialisation.initialisation_registry import register_initialisation
 from harness.models.layers import (
     RMSNorm,
     Rotary,
@@ -113,9 +113,9 @@ from harness.models.layers import (
     rms_normalise,
 )
 from harness.models.mechanism import NO_PERIOD, LayerContext, MatmulFlops, ModelDims, RouterStats
-from harness.models.norms.registry import register_norm
+from harness.models.norms.norm_registry import register_norm
 from harness.models.parameters import ParamSpec, constant, gain, weight, zeros
-from harness.models.products.registry import register_product
+from harness.models.products.product_registry import register_product
 from harness.models.products.rounded_factors import rounded_product, straight_through
 from harness.models.registry import (
     ConfiguredModule,
@@ -123,7 +123,7 @@ from harness.models.registry import (
     register_conditioning,
     register_feedforward,
 )
-from harness.models.scaling.registry import Growth, Scale, mup, register_scaling
+from harness.models.scaling.scaling_registry import Growth, Scale, mup, register_scaling
 from harness.models.sequence.recurrence import recur
 from harness.models.sequence.time_shift import ShortConvolution, shift_time
 from harness.models.sockets.entries import (

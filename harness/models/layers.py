@@ -13,7 +13,7 @@ from jax import Array, P
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
-from harness.models.products.registry import DTYPE, PRODUCTS, Axes, product_of, register_product
+from harness.models.products.product_registry import DTYPE, PRODUCTS, Axes, product_of, register_product
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 

@@ -11,7 +11,7 @@ from jax import Array
 from harness import moved
 from harness.config.schema.run import ModuleConfig
 from harness.models.kernels import CPU, KernelTarget
-from harness.models.norms.registry import NORMS, ConfiguredNorm, Norm
+from harness.models.norms.norm_registry import NORMS, ConfiguredNorm, Norm
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from harness.models.kernels import CPU
 from harness.models.mechanism import ModelDims, RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import ParamSpec, Stacking, init_param, param_specs, sort_by_path
-from harness.models.products.registry import count_eight_bit_parameters
-from harness.models.scaling.registry import Scale
+from harness.models.products.product_registry import count_eight_bit_parameters
+from harness.models.scaling.scaling_registry import Scale
 from harness.models.step_clock import StepClock
 
 Params = dict[str, Array]

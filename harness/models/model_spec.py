@@ -8,14 +8,14 @@ from functools import cached_property
 
 from harness.config.schema.run import ModelConfig, ModuleConfig, ProductsConfig
 from harness.models.execution.pipeline import PipelineSchedule
-from harness.models.initialisation.registry import INITIALISATIONS, ConfiguredInitialisation
+from harness.models.initialisation.initialisation_registry import INITIALISATIONS, ConfiguredInitialisation
 from harness.models.kernels import CPU, KernelChoice, KernelTarget
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.mup import relative_width
-from harness.models.norms.registry import NORMS, ConfiguredNorm
+from harness.models.norms.norm_registry import NORMS, ConfiguredNorm
 from harness.models.parameters import ParamSpec
 from harness.models.registry import ATTENTION, FEEDFORWARD, ConfiguredModule
-from harness.models.scaling.registry import SCALINGS, ConfiguredScaling, Growth
+from harness.models.scaling.scaling_registry import SCALINGS, ConfiguredScaling, Growth
 from harness.models.sockets.entries import (
     BLOCKS,
     EMBEDDINGS,

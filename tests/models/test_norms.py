@@ -20,7 +20,7 @@ from harness.config.schema.run import (
 )
 from harness.core.errors import UserError
 from harness.models import LayerContext, ModelDims, build, sizing
-from harness.models.norms.registry import NORMS
+from harness.models.norms.norm_registry import NORMS
 from harness.models.parameters import init_param, param_specs
 
 DIMS = ModelDims(width=16, layers=2, heads=4, head_width=4, ffn=24, vocabulary=32)

@@ -14,7 +14,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import ProductsConfig
 from harness.core.errors import UserError
 from harness.models.layers import plain_product
-from harness.models.products.registry import PRODUCTS, product_of, register_product
+from harness.models.products.product_registry import PRODUCTS, product_of, register_product
 from harness.models.products.rounded_factors import rounded_product, straight_through
 from tests.models.test_fp8 import loss_and_gradient, model_of
 

@@ -11,7 +11,7 @@ import pytest
 from harness.config.schema.run import ComputeConfig, ModelConfig, ModuleConfig
 from harness.core.errors import UserError
 from harness.models.mup import learning_rate_scale
-from harness.models.scaling.registry import Growth, Scale
+from harness.models.scaling.scaling_registry import Growth, Scale
 
 BASE_LAYERS, BASE_WIDTH = 3, 8
 

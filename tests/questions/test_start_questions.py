@@ -18,7 +18,7 @@ from harness.config.schema.run import (
     ScaleConfig,
 )
 from harness.models import LayerContext, ModelDims, build
-from harness.models.norms.registry import NORMS
+from harness.models.norms.norm_registry import NORMS
 from harness.training.optimizers.matrices import hidden_matrices
 
 D, F, L = 32, 48, 3

@@ -20,7 +20,7 @@ from harness.config.schema.run import (
     ScaleConfig,
 )
 from harness.models import ParamSpec, build
-from harness.models.scaling.registry import SCALINGS, Growth, Scale, register_scaling
+from harness.models.scaling.scaling_registry import SCALINGS, Growth, Scale, register_scaling
 from harness.training.optimizers.matrices import hidden_matrices
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import TrainableModel

@@ -25,7 +25,7 @@ from harness.models.attention.kernels.scores import softmax_weights
 from harness.models.attention.kernels.softmax import mean_visible_keys
 from harness.models.layers import Rotary, gather_weight, project
 from harness.models.mechanism import LayerContext, MatmulFlops
-from harness.models.norms.registry import Norm
+from harness.models.norms.norm_registry import Norm
 from harness.models.parameters import constant, weight
 from harness.models.registry import register_attention
 

@@ -11,7 +11,7 @@ from jax import Array
 from harness.models.attention.grouped_query import SoftmaxAttention
 from harness.models.layers import Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
-from harness.models.norms.registry import Norm
+from harness.models.norms.norm_registry import Norm
 
 
 class FullAttention(SoftmaxAttention):

@@ -17,7 +17,7 @@ from harness.models.families.construction import Construction
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import Stacking
-from harness.models.scaling.registry import Growth
+from harness.models.scaling.scaling_registry import Growth
 from harness.models.step_clock import StepClock
 from harness.parallel.sharding.axis_rules import partition_spec
 

@@ -56,7 +56,7 @@ class Draw:
             case "orthogonal":
                 out[...] = _orthogonal(generator, matrices).reshape(out.shape)
             case "pattern":
-                assert self.pattern is not None, "checked by `initialisation.registry`"
+                assert self.pattern is not None, "checked by `initialisation.initialisation_registry`"
                 out[...] = self.pattern(out.shape)
 
 

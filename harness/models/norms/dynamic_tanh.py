@@ -11,7 +11,7 @@ from jax import Array
 from harness.core.errors import UserError
 from harness.models.layers import gather_weight
 from harness.models.mechanism import LayerContext
-from harness.models.norms.registry import register_norm
+from harness.models.norms.norm_registry import register_norm
 from harness.models.parameters import constant, gain
 
 FLOAT32 = jnp.dtype(jnp.float32)

@@ -10,7 +10,7 @@ from jax import Array
 
 from harness.models.layers import gather_weight, rms_normalise
 from harness.models.mechanism import LayerContext
-from harness.models.norms.registry import register_norm
+from harness.models.norms.norm_registry import register_norm
 from harness.models.parameters import constant, gain
 
 FLOAT32 = jnp.dtype(jnp.float32)

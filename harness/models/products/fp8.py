@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from harness.models.products.registry import Axes, register_product
+from harness.models.products.product_registry import Axes, register_product
 from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like
 from harness.parallel.sharding.sequence_parallel import max_over_shards
 

@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from harness.models.layers import plain_product
-from harness.models.products.registry import Axes, Product
+from harness.models.products.product_registry import Axes, Product
 
 Rounding = Callable[[Array, int], Array]
 """Function of a matrix and the axis that a product sums over, which returns the matrix of rounded values."""

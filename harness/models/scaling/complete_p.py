@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from harness.core.errors import UserError
 from harness.models.mup import learning_rate_scale
 from harness.models.parameters import ParamSpec
-from harness.models.scaling.registry import Growth, Scale, register_scaling
+from harness.models.scaling.scaling_registry import Growth, Scale, register_scaling
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext, RouterStats
 from harness.models.model_spec import ModelSpec
-from harness.models.products.registry import use_product
+from harness.models.products.product_registry import use_product
 from harness.models.sockets.entries import ConfiguredSocket
 from harness.models.sockets.told import TOLD, SideOutputs, Told, asked_names, check_names
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence, local_shard
