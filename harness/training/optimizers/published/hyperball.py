@@ -3,7 +3,7 @@
     R = |W_0|;  v = W - rate R u / |u|;  W = R v / |v|, with u of Muon
 
 The rate is the share of the norm that a step moves, so it is the same at every size, and nothing decays
-(whenwen/hyperball; marin-community/marin#5596). All other parameters are Adam's.
+(marin-community/marin#5596). All other parameters are Adam's.
 """
 
 from __future__ import annotations
