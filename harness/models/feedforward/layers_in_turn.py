@@ -3,8 +3,8 @@ and all others with experts (DeepSeek-V3, arXiv:2412.19437), or dense layers and
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 from jax import Array
@@ -18,17 +18,26 @@ KEY = "model.feedforward"
 
 
 def _update(options: PatternOptions, params: Mapping[str, Array], signals: RouterStats) -> dict[str, Array]:
-    """Return what the mechanism with experts changes after a step."""
-    return next((module.update_after_step(params, signals) for module in _with_updates(options)), {})
+    """Return what the rules of the pattern's mechanisms change after a step. A rule that misses a parameter
+    is that of other layers."""
+    changed: dict[str, Array] = {}
+    for module in _with_updates(options):
+        with contextlib.suppress(KeyError):
+            changed |= module.update_after_step(params, signals)
+    return changed
 
 
 def _with_updates(options: PatternOptions) -> list[ConfiguredModule]:
-    """Return the distinct mechanisms that change their parameters after a step."""
-    modules: list[Any] = []
+    """Return the distinct mechanisms that have a rule for after a step."""
+    modules: list[ConfiguredModule] = []
     for module in (*options.first, *options.cycle):
         if module.entry.update_after_step is not None and module not in modules:
             modules.append(module)
     return modules
+
+
+def _moves_bias(module: ConfiguredModule) -> bool:
+    return getattr(module.options, "balance", None) == "bias"
 
 
 @register_feedforward(
@@ -47,8 +56,8 @@ def _with_updates(options: PatternOptions) -> list[ConfiguredModule]:
 def layers_in_turn(context: LayerContext, options: PatternOptions) -> nnx.Module:
     """Build the feed-forward layer of one layer. Raises UserError if two of them have routers with options of
     their own: after a step, one rule moves the routers of all layers."""
-    if len(updates := _with_updates(options)) > 1:
-        names = " and ".join(module.name for module in updates)
+    if len(routers := [*filter(_moves_bias, _with_updates(options))]) > 1:
+        names = " and ".join(module.name for module in routers)
         raise UserError(
             f"{KEY}.options lists {names}, whose routers differ. Give all of them the same options."
         )
