@@ -51,7 +51,7 @@ def describe(config: Config) -> Facts:
     from harness.models.families.model_family import configured_family
     from harness.models.kernels import describe_kernels
     from harness.models.registry import import_modules
-    from harness.models.vetting.mesh import check_on_mesh
+    from harness.models.vetting.mesh_types import check_on_mesh
     from harness.parallel.sharding.mesh import abstract_mesh
     from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent

@@ -26,8 +26,8 @@ from harness.models.sockets.told import SideOutputs
 from harness.models.vetting import vet as vetting
 from harness.models.vetting.execution import check_execution
 from harness.models.vetting.gradients import check_gradients
+from harness.models.vetting.later_tokens import check_predictions
 from harness.models.vetting.off_switch import check_off_switch
-from harness.models.vetting.predictions import check_predictions
 from harness.models.vetting.small_model import Executable, perturbed_params, small_model
 from harness.models.vetting.vet import vet
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS

@@ -11,7 +11,7 @@ from harness.core.errors import UserError
 from harness.models.layers import project
 from harness.models.parameters import weight
 from harness.models.registry import register_feedforward
-from harness.models.vetting.mesh import check_on_mesh
+from harness.models.vetting.mesh_types import check_on_mesh
 from harness.parallel.sharding.mesh import abstract_mesh
 
 EIGHT = abstract_mesh(MeshConfig(data=2, fsdp=2, tensor=2))

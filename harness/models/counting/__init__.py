@@ -1,1 +1,1 @@
-"""How many FLOPs does a traced program take?"""
+"""The FLOPs of a traced program."""

@@ -10,13 +10,13 @@ import jax
 from jax.interpreters import partial_eval
 
 from harness.core.errors import UserError
-from harness.models.counting.loops import Known, count_turns, evaluate, inner_known
-from harness.models.counting.products import WEIGHTS, equation_flops, equation_group
+from harness.models.counting.equations import WEIGHTS, equation_flops, equation_group
+from harness.models.counting.loop_turns import Constants, count_turns, evaluate, inner_constants
 
 
 @dataclass(frozen=True)
 class ProductCount:
-    """FLOPs of a jaxpr by group (`counting.products`), and what they leave out."""
+    """FLOPs of a jaxpr by group (`counting.equations`), and what they leave out."""
 
     weights: int = 0
     activations: int = 0
@@ -63,7 +63,7 @@ def count_jaxpr(jaxpr: Any) -> ProductCount:
 
     A product whose result is unused is not counted, because XLA removes it. On a mesh, count those of one
     device: devices that hold different shards share a product, and devices that hold the same data each
-    execute it. Raises UserError for a `while` around products whose number of turns is not known.
+    execute it. Raises UserError for a `while` around products whose number of turns is not constants.
     """
     return _count(needed_part(jaxpr, [True] * len(jaxpr.outvars))[0], {})
 
@@ -73,15 +73,15 @@ def needed_part(jaxpr: Any, outputs: Sequence[bool]) -> tuple[Any, list[bool]]:
     return partial_eval.dce_jaxpr(jaxpr, list(outputs))
 
 
-def _count(jaxpr: Any, known: Known) -> ProductCount:
-    total, values = ProductCount(), dict(known)
+def _count(jaxpr: Any, constants: Constants) -> ProductCount:
+    total, values = ProductCount(), dict(constants)
     for equation in jaxpr.eqns:
         total += _count_equation(equation, values)
         values |= evaluate(equation, values)
     return total
 
 
-def _count_equation(equation: Any, known: Known) -> ProductCount:
+def _count_equation(equation: Any, constants: Constants) -> ProductCount:
     name = equation.primitive.name
     flops = equation_flops(equation)
     if flops is not None:
@@ -90,22 +90,25 @@ def _count_equation(equation: Any, known: Known) -> ProductCount:
     if name in _KERNELS:
         return _count_kernel(equation)
     if name == "while":
-        return _count_while(equation, known)
+        return _count_while(equation, constants)
     if name == "cond":
-        return _count_cond(equation, known)
+        return _count_cond(equation, constants)
     if name == "scan":
-        constants = equation.invars[: equation.params["num_consts"]]
+        loop_constants = equation.invars[: equation.params["num_consts"]]
         inner = equation.params["jaxpr"].jaxpr
-        return _count(inner, inner_known(inner.invars, constants, known)) * equation.params["length"]
+        return (
+            _count(inner, inner_constants(inner.invars, loop_constants, constants))
+            * equation.params["length"]
+        )
     return sum(
-        (_count(inner, _arguments(inner, equation, known)) for inner in subjaxprs(equation.params)),
+        (_count(inner, _arguments(inner, equation, constants)) for inner in subjaxprs(equation.params)),
         ProductCount(),
     )
 
 
-def _arguments(inner: Any, equation: Any, known: Known) -> Known:
-    same = len(inner.invars) == len(equation.invars)
-    return inner_known(inner.invars, equation.invars, known) if same else {}
+def _arguments(inner: Any, equation: Any, constants: Constants) -> Constants:
+    is_call = len(inner.invars) == len(equation.invars)
+    return inner_constants(inner.invars, equation.invars, constants) if is_call else {}
 
 
 _KERNELS = {"pallas_call": "name", "ffi_call": "target_name"}
@@ -119,20 +122,20 @@ def _count_kernel(equation: Any) -> ProductCount:
     return ProductCount(kernels=(str(equation.params[_KERNELS[equation.primitive.name]]),))
 
 
-def _count_while(equation: Any, known: Known) -> ProductCount:
+def _count_while(equation: Any, constants: Constants) -> ProductCount:
     params, (conditions, bodies) = equation.params, _constants(equation)
     condition, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
-    asked = _count(condition, inner_known(condition.invars, conditions, known))
-    turn = _count(body, inner_known(body.invars, bodies, known))
-    if not (asked + turn).total:
-        return asked + turn
-    turns = count_turns(equation, known)
+    condition_count = _count(condition, inner_constants(condition.invars, conditions, constants))
+    turn = _count(body, inner_constants(body.invars, bodies, constants))
+    if not (condition_count + turn).total:
+        return condition_count + turn
+    turns = count_turns(equation, constants)
     if turns is None:
         raise UserError(
             "matrix products inside a `while` cannot be counted, because its number of turns is not known "
             "before it runs. Use jax.lax.scan, or jax.lax.fori_loop with bounds that are constants."
         )
-    return turn * turns + asked * (turns + 1)
+    return turn * turns + condition_count * (turns + 1)
 
 
 def _constants(equation: Any) -> tuple[list[Any], list[Any]]:
@@ -141,9 +144,9 @@ def _constants(equation: Any) -> tuple[list[Any], list[Any]]:
     return equation.invars[:conditions], equation.invars[conditions : conditions + bodies]
 
 
-def _count_cond(equation: Any, known: Known) -> ProductCount:
+def _count_cond(equation: Any, constants: Constants) -> ProductCount:
     branches = [branch.jaxpr for branch in equation.params["branches"]]
-    counts = [_count(b, inner_known(b.invars, equation.invars[1:], known)) for b in branches]
+    counts = [_count(b, inner_constants(b.invars, equation.invars[1:], constants)) for b in branches]
     largest = max(counts, key=lambda count: count.total)
     kernels = sum((ProductCount(kernels=count.kernels) for count in counts), ProductCount())
     uneven = len({count.total for count in counts}) > 1

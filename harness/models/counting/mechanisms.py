@@ -28,12 +28,10 @@ def count_module(module: nnx.Module, apply: Callable[..., Any], *inputs: Any, to
     without a mesh. Raises UserError for a kernel that declares no cost, or a loop of unknown length."""
     graph, state = nnx.split(module)
     with jax.sharding.use_abstract_mesh(NO_MESH):
-        counted = count_function(
-            lambda state, *inputs: apply(nnx.merge(graph, state), *inputs), state, *inputs
-        )
-    if counted.kernels:
-        raise UserError(f"the kernel {counted.kernels[0]} declares no cost (cost_estimate of pallas_call)")
-    return MatmulFlops(counted.weights / tokens, counted.activations / tokens)
+        count = count_function(lambda state, *inputs: apply(nnx.merge(graph, state), *inputs), state, *inputs)
+    if count.kernels:
+        raise UserError(f"the kernel {count.kernels[0]} declares no cost (cost_estimate of pallas_call)")
+    return MatmulFlops(count.weights / tokens, count.activations / tokens)
 
 
 def unsharded(context: LayerContext, period: int) -> LayerContext:
@@ -48,15 +46,15 @@ def unsharded(context: LayerContext, period: int) -> LayerContext:
 def count_layer_part(module: Any, context: LayerContext) -> MatmulFlops:
     """Count the products of an attention or a feed-forward layer in the forward pass of one layer."""
     tokens = context.per_device_batch * context.sequence_length
-    asked = asked_names(type(module).__call__, 2)
+    requests = asked_names(type(module).__call__, 2)
     x_BTD = jax.ShapeDtypeStruct((*_batch_and_time(context), context.shape.width), jnp.float32)
 
     def apply(module: Any, x_BTD: Any, told: Told) -> Any:
-        return module(x_BTD, **told.answers(asked, context.layer))
+        return module(x_BTD, **told.answers(requests, context.layer))
 
     # What others give is there, unless they come later or in no layer before this one.
-    given = {name: abstract for name in asked if (abstract := abstract_array(name, context)) is not None}
-    first, second = ({}, given) if context.layer == 0 else (given, {})
+    arrays = {name: abstract for name in requests if (abstract := abstract_array(name, context)) is not None}
+    first, second = ({}, arrays) if context.layer == 0 else (arrays, {})
     try:
         return count_module(module, apply, x_BTD, abstract_told(context, first), tokens=tokens)
     except (TypeError, AttributeError, ValueError):
@@ -76,7 +74,7 @@ def count_conditioning(module: Any, context: LayerContext) -> MatmulFlops:
     return count_module(module, apply, condition_B1D, x_BTD, tokens=B * T)
 
 
-def abstract_told(context: LayerContext, given: Mapping[str, Any]) -> Told:
+def abstract_told(context: LayerContext, others_give: Mapping[str, Any]) -> Told:
     """Return what a layer may be told, as shapes and dtypes."""
     B, T = _batch_and_time(context)
     angles_TJ = jax.ShapeDtypeStruct((T, context.shape.head_width // 2), jnp.float32)
@@ -84,7 +82,7 @@ def abstract_told(context: LayerContext, given: Mapping[str, Any]) -> Told:
     rotary = Rotary(angles_TJ, angles_TJ, integers_BT if context.documents else None)  # pyright: ignore[reportArgumentType]
     x_BTD = jax.ShapeDtypeStruct((B, T, context.shape.width), jnp.float32)
     scalars = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.uint32, jnp.int32))
-    return Told(rotary, integers_BT, x_BTD, StepClock(*scalars), dict(given))  # pyright: ignore[reportArgumentType]
+    return Told(rotary, integers_BT, x_BTD, StepClock(*scalars), dict(others_give))  # pyright: ignore[reportArgumentType]
 
 
 def abstract_array(name: str, context: LayerContext) -> jax.ShapeDtypeStruct | None:

@@ -1,1 +1,1 @@
-"""Does what comes from outside keep its word? Checks before anything is trained."""
+"""Does what comes from outside keep its word?"""

@@ -26,13 +26,13 @@ def check_execution(name: str, executable: Executable, microbatches: int) -> Non
     spec = executable.model.spec
     plain = executable(example_rows(executable.model))
     scans = spec.scan_obstacle is None and spec.shape.layers >= 2 * spec.period
-    both = ComputeConfig(scan_layers=scans, remat=Remat.full)
-    if _difference(executable, both, plain):
-        alone = {
+    scan_and_remat = ComputeConfig(scan_layers=scans, remat=Remat.full)
+    if _difference(executable, scan_and_remat, plain):
+        single_ways = {
             "remat=full": replace(UNROLLED, remat=Remat.full),
-            "scan_layers=true": replace(both, remat=Remat.none),
+            "scan_layers=true": replace(scan_and_remat, remat=Remat.none),
         }
-        for key, compute in alone.items():
+        for key, compute in single_ways.items():
             if reason := _difference(executable, compute, plain):
                 raise UserError(f"{name}: with compute.{key} {reason}. {REMEDIES[key]}")
         raise UserError(
@@ -71,11 +71,11 @@ def _check_microbatches(name: str, executable: Executable, plain: Outputs, micro
         )
 
 
-def _first_difference(plain: Outputs, other: Outputs) -> str:
-    if not _is_close(plain.token_loss_BT, other.token_loss_BT) or not _is_close(plain.loss, other.loss):
-        return f"the loss is {other.loss:.5g}, not {plain.loss:.5g}"
+def _first_difference(plain: Outputs, outputs: Outputs) -> str:
+    if not _is_close(plain.token_loss_BT, outputs.token_loss_BT) or not _is_close(plain.loss, outputs.loss):
+        return f"the loss is {outputs.loss:.5g}, not {plain.loss:.5g}"
     for path, gradient in plain.gradients.items():
-        if not _is_close(gradient, other.gradients[path]):
+        if not _is_close(gradient, outputs.gradients[path]):
             return f"the gradient of {path} differs"
     return ""
 

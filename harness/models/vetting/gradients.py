@@ -23,24 +23,24 @@ def check_gradients(name: str, executable: Executable) -> None:
     """Raise UserError for a parameter that no gradient reaches in any layer, unless it changes after a step
     without one. `name`: the nodes from outside."""
     gradients = executable(example_rows(executable.model)).gradients
-    broken = [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()]
-    if broken:
+    not_finite = [path for path, gradient in gradients.items() if not np.isfinite(gradient).all()]
+    if not_finite:
         raise UserError(
-            f"{name}: the gradient of {broken[0]} is not finite before the first step. Look for a square root"
-            " or a division at zero; jnp.where does not stop the gradient of what it discards."
+            f"{name}: the gradient of {not_finite[0]} is not finite before the first step. Look for a square"
+            " root or a division at zero; jnp.where does not stop the gradient of what it discards."
         )
-    reached = {_any_layer(path) for path, gradient in gradients.items() if gradient.any()}
-    reached |= {_any_layer(path) for path in _changed_after_step(executable)}
-    if idle := [path for path in gradients if _any_layer(path) not in reached]:
-        others = f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""
+    learning_paths = {_any_layer(path) for path, gradient in gradients.items() if gradient.any()}
+    learning_paths |= {_any_layer(path) for path in _changed_after_step(executable)}
+    if idle := [path for path in gradients if _any_layer(path) not in learning_paths]:
+        suffix = f" (and {len(idle) - 1} more)" if len(idle) > 1 else ""
         raise UserError(
-            f"{name}: no gradient reaches the parameter {idle[0]}{others}. Let the loss depend on it, or do"
+            f"{name}: no gradient reaches the parameter {idle[0]}{suffix}. Let the loss depend on it, or do"
             " not declare it; a fixed array is no parameter."
         )
 
 
 def _any_layer(path: str) -> str:
-    """Return a path without the index of its layer: a layer may leave out what others use, such as the first
+    """Return a path without the index of its layer: a layer may leave out what suffix use, such as the first
     one what earlier layers give."""
     return re.sub(r"^(layers)\.\d+\.", r"\1.*.", path)
 

@@ -48,25 +48,25 @@ def check_layer_parts(spec: ModelSpec) -> None:
 
 def _check_flop_count(name: str, part: ConfiguredModule, context: LayerContext) -> None:
     """Compare `executed_flops` with the traced program for the per-device batch; nothing is executed."""
-    flops, counted = part.executed_flops(context).total, part.counted_flops(context).total
-    if abs(flops - counted) > 1e-6 * counted:
+    flops, counted_flops = part.executed_flops(context).total, part.counted_flops(context).total
+    if abs(flops - counted_flops) > 1e-6 * counted_flops:
         raise UserError(
             f"{name}: executed_flops is {flops:,.0f} per token in layer {context.layer}, but the products "
-            f"take {counted:,.0f}. Count each product as it is written, 2 x rows x columns, masked parts "
-            "too, or leave executed_flops out."
+            f"take {counted_flops:,.0f}. Count each product as it is written, 2 x rows x columns, masked "
+            "parts too, or leave executed_flops out."
         )
 
 
 def _check_execution(kind: str, part: ConfiguredModule, context: LayerContext, spec: ModelSpec) -> None:
     """Check a layer that can be executed alone, because it is told nothing but positions and documents."""
     module = part.build(context)
-    asked = asked_names(type(module).__call__, 2)
-    if asked.keys() - {"rotary", "document_BT"} or count_parameters(module) > MAX_PARAMETERS:
+    requests = asked_names(type(module).__call__, 2)
+    if requests.keys() - {"rotary", "document_BT"} or count_parameters(module) > MAX_PARAMETERS:
         return
-    executed = _initialised(module)
+    executable = _initialised(module)
 
     def apply(x_BTD: Array, rotary: Rotary) -> Array:
-        output = executed(x_BTD, **Told(rotary).answers(asked))
+        output = executable(x_BTD, **Told(rotary).answers(requests))
         return output[0] if isinstance(output, tuple) else output
 
     context = dataclasses.replace(context, sequence_length=min(context.sequence_length, MAX_TOKENS))

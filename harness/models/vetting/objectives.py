@@ -34,7 +34,7 @@ PREFERENCE = 30.0
 
 
 @dataclass
-class StandIn(Forward):
+class StandInForward(Forward):
     """A decoder whose logits say which tokens it was shown so far."""
 
     prefers_seen: Array | bool = True
@@ -55,8 +55,8 @@ def check_objective(name: str, model: TextModel) -> None:
     compute = jax.jit(partial(_stand_in_losses, model))
     abstract_rows = jax.ShapeDtypeStruct((SEQUENCES, tokens), jnp.int32)
     compiled = compile_quickly(compute.lower(abstract_params(model), abstract_rows, True))
-    seen, unseen = (compiled(params, np.stack(rows).astype(np.int32), flag) for flag in (True, False))
-    for method, of_seen, of_unseen in zip(("", ".judge"), seen, unseen, strict=False):
+    repeating, avoiding = (compiled(params, np.stack(rows).astype(np.int32), flag) for flag in (True, False))
+    for method, of_seen, of_unseen in zip(("", ".judge"), repeating, avoiding, strict=False):
         if of_seen < of_unseen - PREFERENCE / 10:
             raise UserError(
                 f"{name}{method} is {of_seen:.3g} for a model that repeats the tokens that it was shown, and"
@@ -68,10 +68,10 @@ def check_objective(name: str, model: TextModel) -> None:
 def _stand_in_losses(model: TextModel, params: Params, rows_BT1: Array, prefers_seen: Array) -> list[Array]:
     """Return what is minimised, and the mean of what the run is judged by if the objective says so."""
     clock, decoder = CLOCK if model.asks_clock else None, cast(Any, model.module(params))
-    asked = asked_names(type(decoder.objective).__call__, OBJECTIVE_ARGUMENTS)
-    told = Told(decoder.rotary(1), clock=clock).answers(asked, 0, 5)
-    losses = [decoder.objective(StandIn(decoder, clock, prefers_seen), rows_BT1, **told).minimised]
+    requests = asked_names(type(decoder.objective).__call__, OBJECTIVE_ARGUMENTS)
+    answers = Told(decoder.rotary(1), clock=clock).answers(requests, 0, 5)
+    losses = [decoder.objective(StandInForward(decoder, clock, prefers_seen), rows_BT1, **answers).minimised]
     if model.loss_is_bound:
-        judged_BT = decoder.objective.judge(StandIn(decoder, None, prefers_seen), rows_BT1)
+        judged_BT = decoder.objective.judge(StandInForward(decoder, None, prefers_seen), rows_BT1)
         losses.append(jnp.mean(judged_BT))
     return losses

@@ -22,21 +22,21 @@ from harness.models.vetting.small_model import (
 )
 
 
-def check_off_switch(key: str, configured: Configured, model: Model) -> None:
+def check_off_switch(key: str, socket: Configured, model: Model) -> None:
     """Raise UserError if the registration gives options that switch it off, and the model with them does not
     compute the losses of the model with the default of the node, bit for bit. `model` is the small one."""
-    off = getattr(configured.entry, "off", None)
+    off = getattr(socket.entry, "off", None)
     if off is None:
         return
     options = {field.name: getattr(off, field.name) for field in dataclasses.fields(off)}
     default = _default_node(key)
     switched_off, control = (
-        _token_losses(model, key, node) for node in (ModuleConfig(configured.name, options), default)
+        _token_losses(model, key, node) for node in (ModuleConfig(socket.name, options), default)
     )
     if not np.array_equal(switched_off, control):
         largest = np.max(np.abs(switched_off - control))
         raise UserError(
-            f"{key}.name={configured.name} is registered with off={off}, but with these options the loss of a"
+            f"{key}.name={socket.name} is registered with off={off}, but with these options the loss of a"
             f" token differs by {largest:.1e} from that of {key}.name={default.name}. Skip what is off by a"
             " Python `if`, or leave `off` out."
         )
@@ -54,6 +54,8 @@ def _token_losses(model: Model, key: str, node: ModuleConfig) -> np.ndarray:
     else:
         config = dataclasses.replace(spec.config, **{key.removeprefix("model."): node})
         spec = dataclasses.replace(spec, config=config)
-    other = type(model).assemble(spec, UNROLLED)
-    lowered = jax.jit(other.token_losses).lower(abstract_params(other), abstract_rows(other))
-    return np.asarray(compile_quickly(lowered)(other.stack(perturbed_params(other)), example_rows(other)))
+    variant = type(model).assemble(spec, UNROLLED)
+    lowered = jax.jit(variant.token_losses).lower(abstract_params(variant), abstract_rows(variant))
+    return np.asarray(
+        compile_quickly(lowered)(variant.stack(perturbed_params(variant)), example_rows(variant))
+    )

@@ -1,4 +1,4 @@
-"""What of a model comes from outside the package."""
+"""Config nodes of a model that name something from outside the package."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from harness.models.model_spec import ModelSpec
 from harness.models.sockets.entries import POSITIONS
 
 
-def is_outside(configured: Configured) -> bool:
+def is_outside(node: Configured) -> bool:
     """Return whether an implementation, or one that its options name, is not the harness's own. The harness's
     own have tests."""
-    modules = (nested.entry.implementation.__module__ for nested in configured.nested())
+    modules = (nested.entry.implementation.__module__ for nested in node.nested())
     return any(module.partition(".")[0] != "harness" for module in modules)
 
 
 def outside_nodes(spec: ModelSpec) -> dict[str, Configured]:
     """Return the config nodes of a model that name something from outside."""
-    return {key: configured for key, configured in _nodes(spec) if is_outside(configured)}
+    return {key: node for key, node in _nodes(spec) if is_outside(node)}
 
 
 def _nodes(spec: ModelSpec) -> Iterator[tuple[str, Configured]]:
@@ -38,4 +38,4 @@ def _nodes(spec: ModelSpec) -> Iterator[tuple[str, Configured]]:
 
 def named(nodes: dict[str, Configured]) -> str:
     """Return the nodes with their names, for messages."""
-    return " and ".join(f"{key}.name={configured.name}" for key, configured in nodes.items())
+    return " and ".join(f"{key}.name={node.name}" for key, node in nodes.items())

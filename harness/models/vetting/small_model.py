@@ -115,7 +115,7 @@ def perturbed_params(model: Model) -> dict[str, np.ndarray]:
 
 
 class Losses(NamedTuple):
-    """What is computed beside the loss that is minimised."""
+    """Results beside the loss that is minimised."""
 
     token_loss_BT: Array
     signals: dict[str, Any]
@@ -128,7 +128,7 @@ def losses(model: Model, params: Params, rows_BR: Array) -> tuple[Array, Losses]
 
 
 class Outputs(NamedTuple):
-    """What a model computes of some rows."""
+    """Results of a model for a batch."""
 
     token_loss_BT: np.ndarray
     loss: float
@@ -146,9 +146,9 @@ class Executable:
 
     def __call__(self, rows_BR: np.ndarray) -> Outputs:
         """Compute the losses of a batch, and the gradient."""
-        (loss, more), gradients = self._compiled(self.model.stack(self.params), rows_BR)
+        (loss, losses_and_signals), gradients = self._compiled(self.model.stack(self.params), rows_BR)
         arrays = {path: np.asarray(gradient) for path, gradient in gradients.items()}
-        return Outputs(np.asarray(more.token_loss_BT), float(loss), self.model.unstack(arrays))
+        return Outputs(np.asarray(losses_and_signals.token_loss_BT), float(loss), self.model.unstack(arrays))
 
     @functools.cached_property
     def _compiled(self) -> Callable[..., Any]:
@@ -160,6 +160,6 @@ class Executable:
 def compile_quickly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """Compile a program that is executed a few times, with the options that the installed XLA knows."""
     flags = {name: f"--{name}=0" for name in QUICK_OPTIONS}
-    unknown = unknown_flags(tuple(flags.values()))
-    options = {name: value for name, value in QUICK_OPTIONS.items() if flags[name] not in unknown}
+    unknown_options = unknown_flags(tuple(flags.values()))
+    options = {name: value for name, value in QUICK_OPTIONS.items() if flags[name] not in unknown_options}
     return lowered.compile(options)

@@ -9,11 +9,11 @@ from harness.models.model_api import Model
 from harness.models.text.text_model import TextModel
 from harness.models.vetting.execution import check_execution
 from harness.models.vetting.gradients import check_gradients
+from harness.models.vetting.later_tokens import check_predictions
 from harness.models.vetting.layer_parts import check_layer_parts
 from harness.models.vetting.objectives import check_objective
 from harness.models.vetting.off_switch import check_off_switch
 from harness.models.vetting.outside import named, outside_nodes
-from harness.models.vetting.predictions import check_predictions
 from harness.models.vetting.small_model import Executable, perturbed_params, small_model
 
 
@@ -38,16 +38,16 @@ def vet(model: Model) -> None:
         raise UserError(f"{name}: the model cannot be traced ({type(error).__name__}: {error}).") from error
     if small is None:
         return
-    checked = (repr(small.spec), model.compute.microbatches, *(node.entry for node in nodes.values()))
-    if checked not in _CHECKED:
+    identity = (repr(small.spec), model.compute.microbatches, *(node.entry for node in nodes.values()))
+    if identity not in _CHECKED:
         _check_small_model(name, small, model.compute.microbatches)
-        for key, configured in nodes.items():
-            check_off_switch(key, configured, small)
-        _CHECKED.add(checked)
+        for key, node in nodes.items():
+            check_off_switch(key, node, small)
+        _CHECKED.add(identity)
 
 
 _CHECKED: set[tuple[Any, ...]] = set()
-"""What passed in this process."""
+"""Small models and entries that passed in this process."""
 
 
 def _check_small_model(name: str, small: Model, microbatches: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal
 
-Known = Mapping[Any, int]
+Constants = Mapping[Any, int]
 """Values of variables that are integers known in advance."""
 
 _EVALUATED: dict[str, Callable[..., int]] = {
@@ -27,51 +27,51 @@ _COMPARISONS = {"lt": (1, 0), "le": (1, 1), "gt": (-1, 0), "ge": (-1, 1)}
 turn of its own."""
 
 
-def known_value(atom: Any, known: Known) -> int | None:
+def constant_value(atom: Any, constants: Constants) -> int | None:
     """Return the value of a variable or literal; None if it is not an integer known in advance."""
     if not isinstance(atom, Literal):
-        return known.get(atom)
+        return constants.get(atom)
     value = np.asarray(atom.val)
     return int(value) if not value.shape and np.issubdtype(value.dtype, np.integer) else None
 
 
-def evaluate(equation: Any, known: Known) -> dict[Any, int]:
+def evaluate(equation: Any, constants: Constants) -> dict[Any, int]:
     """Return the value of an equation's output, if it follows from known integers."""
-    values = [known_value(atom, known) for atom in equation.invars]
-    evaluated = _EVALUATED.get(equation.primitive.name)
-    if evaluated is None or None in values or not np.issubdtype(equation.outvars[0].aval.dtype, np.integer):
+    values = [constant_value(atom, constants) for atom in equation.invars]
+    function = _EVALUATED.get(equation.primitive.name)
+    if function is None or None in values or not np.issubdtype(equation.outvars[0].aval.dtype, np.integer):
         return {}
-    return {equation.outvars[0]: evaluated(*values)}
+    return {equation.outvars[0]: function(*values)}
 
 
-def inner_known(variables: Sequence[Any], atoms: Sequence[Any], known: Known) -> dict[Any, int]:
+def inner_constants(variables: Sequence[Any], atoms: Sequence[Any], constants: Constants) -> dict[Any, int]:
     """Return the values of the first variables of an inner jaxpr, which stand for these outer atoms."""
-    values = {inner: known_value(atom, known) for inner, atom in zip(variables, atoms, strict=False)}
+    values = {inner: constant_value(atom, constants) for inner, atom in zip(variables, atoms, strict=False)}
     return {inner: value for inner, value in values.items() if value is not None}
 
 
-def count_turns(loop: Any, known: Known) -> int | None:
+def count_turns(loop: Any, constants: Constants) -> int | None:
     """Return the number of turns of a `while` that counts by a constant step from a known start to a known
     bound; None for any other."""
     params = loop.params
     conditions, bodies = params["cond_nconsts"], params["body_nconsts"]
     condition, body = params["cond_jaxpr"].jaxpr, params["body_jaxpr"].jaxpr
-    carried = loop.invars[conditions + bodies :]
+    initial_values = loop.invars[conditions + bodies :]
     fixed = [
         atom if body.outvars[index] is body.invars[bodies + index] else None
-        for index, atom in enumerate(carried)
+        for index, atom in enumerate(initial_values)
     ]
     if len(condition.eqns) != 1 or condition.eqns[0].primitive.name not in _COMPARISONS:
         return None
     comparison = condition.eqns[0]
-    bounds = inner_known(condition.invars, [*loop.invars[:conditions], *carried], known)
+    bounds = inner_constants(condition.invars, [*loop.invars[:conditions], *initial_values], constants)
     counters = condition.invars[conditions:]
     for side in (0, 1):
         counter, bound = comparison.invars[side], comparison.invars[1 - side]
         index = counters.index(counter) if counter in counters else None
         if index is None or fixed[index] is not None or _changes(bound, counters, fixed):
             continue
-        start, limit = bounds.get(counter), known_value(bound, bounds)
+        start, limit = bounds.get(counter), constant_value(bound, bounds)
         step = _step(body, bodies + index, index)
         if start is not None and limit is not None and step is not None:
             return _turns(start, limit, step, comparison.primitive.name, side)
@@ -83,12 +83,12 @@ def _changes(bound: Any, counters: Sequence[Any], fixed: Sequence[Any]) -> bool:
 
 
 def _step(body: Any, invar: int, outvar: int) -> int | None:
-    """Return the constant that a turn adds to a carried counter."""
+    """Return the constant that a turn adds to a initial_values counter."""
     for equation in body.eqns:
         if equation.outvars[0] is body.outvars[outvar] and equation.primitive.name in ("add", "sub"):
             first, second = equation.invars
             if first is body.invars[invar]:
-                step = known_value(second, {})
+                step = constant_value(second, {})
                 return step if step is None or equation.primitive.name == "add" else -step
     return None
 
