@@ -8,7 +8,6 @@ The momentum is Muon's here, with Nesterov's step. All other parameters are Adam
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from harness.training.optimizers.muon import ADAM_RMS, MuonOptions, orthogonal_factor
+from harness.training.optimizers.muon import MuonOptions, orthogonal_factor
+from harness.training.optimizers.muon_like import adam_sized, muon_like
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.per_matrix import partition, per_matrix
-from harness.training.optimizers.published.hyperball import norm_of_each
 from harness.training.optimizers.registry import register_optimizer
 
 
@@ -36,11 +34,7 @@ def normuon(
     parameters: ParameterGroup, options: NorMuonOptions, learning_rate: Any
 ) -> optax.GradientTransformation:
     """Build NorMuon for hidden matrices, and AdamW for the rest."""
-    adam = optax.scale_by_adam(options.b1, options.b2, options.epsilon)
-    momentum = optax.trace(options.momentum, nesterov=True)
-    neurons = per_matrix(parameters, scale_neurons(options))
-    direction = partition(parameters, matrices=optax.chain(momentum, neurons), others=adam)
-    return parameters.descent(direction, learning_rate)
+    return muon_like(parameters, options, learning_rate, scale_neurons(options))
 
 
 def scale_neurons(options: NorMuonOptions) -> optax.GradientTransformation:
@@ -54,8 +48,7 @@ def scale_neurons(options: NorMuonOptions) -> optax.GradientTransformation:
             return options.neuron_decay * v_L1O + (1 - options.neuron_decay) * mean_L1O
 
         def direction(o_LIO: Array, v_L1O: Array) -> Array:
-            u_LIO = o_LIO / (jnp.sqrt(v_L1O) + options.epsilon)
-            return ADAM_RMS * math.sqrt(u_LIO[0].size) * u_LIO / norm_of_each(u_LIO)
+            return adam_sized(o_LIO / (jnp.sqrt(v_L1O) + options.epsilon))
 
         second = jax.tree.map(average, state, factors)
         return jax.tree.map(direction, factors, second), second

@@ -9,7 +9,6 @@ eigenvalue. All other parameters are Adam's.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,10 +18,9 @@ import optax
 from jaxtyping import Array, Float, Int32
 
 from harness.training.optimizers.adamw import AdamOptions
-from harness.training.optimizers.muon import ADAM_RMS
+from harness.training.optimizers.muon_like import adam_sized
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
-from harness.training.optimizers.published.hyperball import norm_of_each
 from harness.training.optimizers.published.soap import grams_of_each
 from harness.training.optimizers.registry import register_optimizer
 
@@ -90,5 +88,4 @@ def inverse_root(gram_LII: Float[Array, "L I I"], epsilon: float) -> Float[Array
 
 
 def _direction(left_LII: Array, m_LIO: Array, right_LOO: Array) -> Array:
-    u_LIO = left_LII @ m_LIO @ right_LOO
-    return ADAM_RMS * math.sqrt(u_LIO[0].size) * u_LIO / norm_of_each(u_LIO)
+    return adam_sized(left_LII @ m_LIO @ right_LOO)
