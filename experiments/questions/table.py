@@ -14,7 +14,7 @@ from harness.report.tables.wording import format_effect, format_multiplier
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- verdicts: python -m experiments.questions.table -->\n", "<!-- end -->"
-SCALES = ("xs", "s")
+SCALES = ("s", "m")
 HEAD = f"| question | row | control | n | {' | '.join(SCALES)} |\n|---|---|---|---|{'---|' * len(SCALES)}\n"
 WORDS = {
     Decision.B_BETTER: "better",

@@ -39,14 +39,15 @@ def questions(tmp_path, monkeypatch):
 
 
 def variants(configs):
-    return [config.variant.name for config in configs if (config.scale.name, config.seed) == ("xs", 0)]
+    first = configs[0].scale.name, configs[0].seed
+    return [config.variant.name for config in configs if (config.scale.name, config.seed) == first]
 
 
 def test_an_experiment_asks_a_question_beside_its_control_at_two_scales(questions):
     configs = sweep_configs(["experiment=question", "question=a"])
     assert variants(configs) == ["control", "a"]
     assert len(configs) == 2 * 2 * 3
-    assert {config.scale.name for config in configs} == {"xs", "s"}
+    assert {config.scale.name for config in configs} == {"s", "m"}
     assert {config.experiment_name for config in configs} == {"question_a"}
     assert {config.rule.control for config in configs} == {"control"}
     assert {tuple(config.imports) for config in configs} == {("my.a",)}

@@ -45,7 +45,7 @@ EXAMPLES = {
     "DIR": "exported",
     "VERB": "sweep",
     "seed=K": "seed=1",
-    "question=NAME": "question=deeper",
+    "question=NAME": "question=fewer_layers",
 }
 """Words that stand for something of the reader's, and what the tests put there."""
 NOT_HERE = {

@@ -24,17 +24,17 @@ def rows_of(text):
 
 
 def test_a_row_says_what_a_sweep_says(readme, tmp_path):
-    scales = {"xs": 10**7, "s": 3 * 10**7}
+    scales = {"s": 10**7, "m": 3 * 10**7}
     recipe = Recipe(variants={"control": 1.0, "z_loss": 1.3, "own_document": 1.0}, scales=scales)
     sweep = write_sweep(tmp_path / "runs" / "question_z_loss_own_document", recipe)
     table.main(str(tmp_path / "runs"))
     rows = rows_of(readme.read_text())
     assert rows.keys() == {"question", "z_loss", "own_document"}
-    xs, s = (r for r in harness.open_sweep(sweep.path).comparison.rungs if r.variant == "z_loss")
-    assert xs.k
-    assert f"| z_loss | O1 | control | 3/3 | better: k {xs.k.k:.3f} [{xs.k.low:.3f}, " in rows["z_loss"]
+    s, m = (r for r in harness.open_sweep(sweep.path).comparison.rungs if r.variant == "z_loss")
     assert s.k
-    assert f"| better: k {s.k.k:.3f} [" in rows["z_loss"]
+    assert f"| z_loss | O1 | control | 3/3 | better: k {s.k.k:.3f} [{s.k.low:.3f}, " in rows["z_loss"]
+    assert m.k
+    assert f"| better: k {m.k.k:.3f} [" in rows["z_loss"]
     assert readme.read_text().startswith("before\n")
     assert readme.read_text().endswith("after\n")
 
