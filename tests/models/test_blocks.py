@@ -259,3 +259,15 @@ def test_products_of_embedding_and_head_are_counted(small):
     assert bigram.flops_per_token - plain.flops_per_token == pytest.approx(3 * 2.0 * 4 * 8)
     heads = with_nodes(plain, head=ModuleConfig("test_two_heads"))
     assert heads.flops_per_token - plain.flops_per_token == pytest.approx(3 * 2.0 * (8 * 8 + 8 * 16))
+
+
+register_block("test_twice", order=lambda options, layers: (*range(layers),) * 2)(
+    type("Twice", (PreNorm,), {})
+)
+
+
+def test_a_loop_caches_at_each_place(small):
+    plain = small()
+    twice = with_block(plain, "test_twice")
+    assert twice.cache_bytes == 2 * plain.cache_bytes
+    assert twice.parameters == plain.parameters

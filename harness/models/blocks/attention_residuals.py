@@ -39,7 +39,7 @@ class AttentionResidualsOptions:
 
 
 class Sources(NamedTuple):
-    """What branches read."""
+    """Arrays that a branch may read."""
 
     finished: tuple[Array, ...]
     """Embedding and sums of finished blocks, [B, T, D] each."""
@@ -47,7 +47,7 @@ class Sources(NamedTuple):
     """Sum of the block at hand; None if it has no output yet."""
 
 
-class Reader(nnx.Module):
+class SourceMixer(nnx.Module):
     """Softmax over sources by one learned query."""
 
     def __init__(self, context: LayerContext):
@@ -67,7 +67,7 @@ class SourceStream(nnx.Module):
     """Sources from the embedding alone, and what the head reads of them."""
 
     def __init__(self, context: LayerContext, options: AttentionResidualsOptions):
-        self.reader = Reader(context)
+        self.reader = SourceMixer(context)
 
     def open(self, x_BTD: Array) -> Sources:
         """Return the embedding as the only source."""
@@ -88,8 +88,8 @@ class AttentionResiduals(nnx.Module):
         self.first_branch = 2 * context.layer
         self.attention_norm, self.feedforward_norm = context.norm(D), context.norm(D)
         # The first branch has one source to read.
-        self.attention_reader = Reader(context) if context.layer else None
-        self.feedforward_reader = Reader(context)
+        self.attention_reader = SourceMixer(context) if context.layer else None
+        self.feedforward_reader = SourceMixer(context)
 
     def __call__(
         self, sources: Sources, attend: Callable[[Array], Array], feed: Callable[[Array], Array]

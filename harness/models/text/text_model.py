@@ -62,7 +62,7 @@ class TextModel(Model, PredictsTokens):
     def cache_bytes(self) -> float:
         """Bytes that decoding caches in all layers for one sequence of the config's length."""
         attention, size = self.spec.attention, self.bytes_per_value
-        return sum(attention.cache_bytes(context, size) for context in self.spec.contexts)
+        return sum(attention.cache_bytes(context, size) for context in self.spec.executed_contexts)
 
     def logits(self, params: Params, tokens_BT: Int[Array, "B T"]) -> Float[Array, "B T V"]:
         """Return the float32 logits of each next token."""
