@@ -141,10 +141,10 @@ from harness.training.metrics.metric_registry import register_metric
 from harness.training.optimizers.adamw import AdamOptions, adamw_node
 from harness.training.optimizers.muon import MuonOptions, orthogonal_factor
 from harness.training.optimizers.muon_like import adam_sized, each_matrix, muon_like
+from harness.training.optimizers.optimizer_registry import Optimizer, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
 from harness.training.optimizers.published.soap import SoapOptions, scale_by_soap
-from harness.training.optimizers.registry import Optimizer, register_optimizer
 from harness.training.reference_model import open_reference
 from harness.training.schedules.schedule_registry import SchedulePlace, register_schedule
 

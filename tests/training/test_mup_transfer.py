@@ -34,7 +34,7 @@ from harness.models.text.decoder import Decoder
 from harness.models.text.layer import Carry, apply_layer
 from harness.training.optimizers import parameter_group
 from harness.training.optimizers.matrices import hidden_matrices
-from harness.training.optimizers.registry import Optimizer
+from harness.training.optimizers.optimizer_registry import Optimizer
 from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.step import TrainState, make_step
 from harness.training.step_inputs import StepInputs
@@ -185,7 +185,7 @@ def test_at_the_base_width_the_program_is_the_one_without_the_rule(tied, monkeyp
 
     plain, same, other = program(None), program(64), program(32)
     monkeypatch.setattr(Decoder, "_scale", lambda self, x_BTD, factor: x_BTD)
-    monkeypatch.setattr(parameter_group, "_scale_per_path", lambda rate_scales: optax.identity())
+    monkeypatch.setattr(parameter_group, "_scale_per_path", lambda factors: [])
     assert plain == same == program(None)
     assert plain != other
 

@@ -21,7 +21,7 @@ from harness.models.step_clock import StepClock
 from harness.parallel.sharding.axis_rules import param_shardings
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 from harness.records.run.status import State
-from harness.training.optimizers.registry import OPTIMIZERS
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS
 from harness.training.optimizers.run_optimizer import RunOptimizer
 from harness.training.output.checkpointer import restore
 from harness.training.parent_weights import load_weights

@@ -34,7 +34,7 @@ from harness.records.run.status import State
 from harness.training.optimizers.matrices import Matrix, hidden_matrices
 from harness.training.optimizers.muon import ADAM_RMS, COEFFICIENTS, EPSILON, orthogonalise
 from harness.training.optimizers.muon import scale_by_orthogonal as scale_by
-from harness.training.optimizers.registry import Optimizer
+from harness.training.optimizers.optimizer_registry import Optimizer
 from harness.training.run import train_run
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.trainable_model import TrainableModel, make_trainable

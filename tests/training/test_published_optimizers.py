@@ -21,9 +21,9 @@ from harness.models.initialisation.draw import Draw
 from harness.models.step_clock import StepClock
 from harness.training.optimizers import optimizer_parts as optimizer_parts  # registers them
 from harness.training.optimizers.matrices import Matrix
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS, Optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.published.soap import SoapOptions, scale_by_soap
-from harness.training.optimizers.registry import OPTIMIZERS, Optimizer
 
 STEPS, RATE, DECAY = 7, 0.02, 0.1
 SHAPES = {"embedding": (12, 6), "head": (12, 6), "gain": (6,), "wide": (2, 6, 10), "tall": (10, 2, 4)}

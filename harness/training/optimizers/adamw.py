@@ -9,8 +9,8 @@ import optax
 
 from harness.config.registry import Configured
 from harness.config.schema.run import ModuleConfig
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS, OptimizerEntry, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import OPTIMIZERS, OptimizerEntry, register_optimizer
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 
 from harness.training.optimizers.adamw import AdamOptions
 from harness.training.optimizers.matrices import Matrices, Matrix, as_slices, as_stored
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition
-from harness.training.optimizers.registry import register_optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic x -> a x + b x^3 + c x^5, iterated on singular values. It raises small ones

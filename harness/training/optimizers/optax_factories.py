@@ -54,19 +54,19 @@ def call_factory(
     """Call a function with those of its arguments that are options, and those that the run gives if it takes
     them. Its layout inside is the compiler's: optax contracts over split axes, which explicit layouts refuse.
     Updates and state leave in the layout that they came in. Raises UserError if it returns something else."""
-    traced = {name: value for name, value in arguments.items() if isinstance(value, jax.Array)}
+    tracers = {name: value for name, value in arguments.items() if isinstance(value, jax.Array)}
     inner = _call(factory, arguments, decays)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if jax.sharding.get_abstract_mesh().empty:
             return inner.update(updates, state, params, **extra)
 
-        def run(updates: Any, state: Any, params: Any, extra: Any, traced: Any) -> tuple[Any, Any]:
-            return _call(factory, {**arguments, **traced}, decays).update(updates, state, params, **extra)
+        def run(updates: Any, state: Any, params: Any, extra: Any, tracers: Any) -> tuple[Any, Any]:
+            return _call(factory, {**arguments, **tracers}, decays).update(updates, state, params, **extra)
 
         layouts = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, (updates, state))
         laid_out: Any = jax.sharding.auto_axes(run, out_sharding=layouts)
-        return laid_out(updates, state, params, extra, traced)
+        return laid_out(updates, state, params, extra, tracers)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
@@ -77,8 +77,8 @@ def _call(
     accepted = inspect.signature(factory).parameters
     # Without weight decay of its own, a mask of it has no use.
     masks = {name: dict(decays) for name in MASKS} if applies_decay(factory) else {}
-    given = {name: value for name, value in (dict(arguments) | masks).items() if name in accepted}
-    transformation = factory(**given)
+    call_arguments = {name: value for name, value in (dict(arguments) | masks).items() if name in accepted}
+    transformation = factory(**call_arguments)
     if not isinstance(transformation, optax.GradientTransformation):
         raise UserError(
             f"optimizer.name={factory.__module__}.{factory.__name__} returns no optimizer. Choose a function"

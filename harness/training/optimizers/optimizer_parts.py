@@ -1,4 +1,4 @@
-"""Which optimizer trains which parameters: that of the run, and those of `optimizer.groups`."""
+"""Parts of the parameters, each with its optimizer: that of the run, or one of `optimizer.groups`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from harness.config.registry import Configured
 from harness.config.schema.run import ModuleConfig, OptimizerConfig, OptimizerGroupConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.training.optimizers import adamw, muon, published  # noqa: F401
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS, OptimizerEntry
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import OPTIMIZERS, OptimizerEntry
 
 FLAT_KEYS = ("b1", "b2", "epsilon", "momentum", "ns_steps")
 """Keys of the node `optimizer` that are options of some optimizers."""
@@ -29,7 +29,7 @@ class OptimizerPart:
     key: str
     """Config node of the settings: `optimizer` or `optimizer.groups.0`."""
     parameters: ParameterGroup
-    configured: Configured[OptimizerEntry]
+    choice: Configured[OptimizerEntry]
     options_key: str
     """Config node of the options."""
     rate: float = 1.0
@@ -48,19 +48,16 @@ def split_parameters(
     """Return the parts of the trainable parameters, each with its optimizer; the first group that matches
     counts. `canonical_paths`: those that each stored path holds, which groups match; `has_base_width`: True
     if learning rates are carried across widths. Raises UserError for a bad choice."""
-    parts, rest = [], set(parameters.specs)
+    parts, paths = [], set(parameters.specs)
     for index, node in enumerate(config.groups):
         key = f"optimizer.groups.{index}"
-        own = rest & _matched_paths(node.match, f"{key}.match", parameters, canonical_paths)
-        rest -= own
-        if own:
-            parts.append(_group_part(config, node, key, str(index), parameters.only(own)))
-    if rest:
-        parts.append(
-            _part(
-                config, ModuleConfig(config.name, config.options), "rest", "optimizer", parameters.only(rest)
-            )
-        )
+        group = paths & _matched_paths(node.match, f"{key}.match", parameters, canonical_paths)
+        paths -= group
+        if group:
+            parts.append(_group_part(config, node, key, str(index), parameters.only(group)))
+    if paths:
+        node = ModuleConfig(config.name, config.options)
+        parts.append(_part(config, node, "rest", "optimizer", parameters.only(paths)))
     for part in parts:
         _check_width_rule(part, has_base_width)
     return tuple(parts)
@@ -71,9 +68,10 @@ def _group_part(
 ) -> OptimizerPart:
     if node.name is None and node.options:
         raise UserError(f"{key}.options needs {key}.name: the optimizer whose options they are.")
-    own = node.name is not None
-    module = ModuleConfig(node.name or config.name, node.options if own else config.options)
-    part = _part(config, module, name, key if own else "optimizer", parameters)
+    if node.name is None:
+        part = _part(config, ModuleConfig(config.name, config.options), name, "optimizer", parameters)
+    else:
+        part = _part(config, ModuleConfig(node.name, node.options), name, key, parameters)
     rate = 1.0 if node.learning_rate is None else node.learning_rate
     return replace(part, key=key, rate=rate, decay=node.weight_decay)
 
@@ -86,9 +84,9 @@ def _part(
     flat = {field: getattr(config, field) for field in (entry.flat_keys if entry else ())}
     if key == "optimizer":
         _check_flat_keys(config, flat)
-    configured = OPTIMIZERS.lookup(ModuleConfig(node.name, flat | node.options), key)
+    choice = OPTIMIZERS.lookup(ModuleConfig(node.name, flat | node.options), key)
     options_key = "optimizer" if flat and key == "optimizer" else f"{key}.options"
-    return OptimizerPart(name, key, parameters, configured, options_key)
+    return OptimizerPart(name, key, parameters, choice, options_key)
 
 
 def _check_flat_keys(config: OptimizerConfig, flat: Mapping[str, float]) -> None:
@@ -119,24 +117,24 @@ def _matched_paths(
     if match == "matrices":
         return set(parameters.matrices)
     hits = {path: [fnmatch.fnmatchcase(p, match) for p in canonical_paths[path]] for path in specs}
-    matched = {path for path, hit in hits.items() if all(hit)}
+    paths = {path for path, hit in hits.items() if all(hit)}
     if cut := [path for path, hit in hits.items() if any(hit) and not all(hit)]:
         raise UserError(
             f"{key}={match} takes some layers of {cut[0]} alone, which is one parameter in a scan. Set"
             " compute.scan_layers=false."
         )
-    if not matched:
+    if not paths:
         names = [name for path in specs for name in canonical_paths[path]]
         raise UserError(
             f"{key}={match} matches no trainable parameter: {did_you_mean(match, [*KINDS, *names])}"
         )
-    return matched
+    return paths
 
 
 def _check_width_rule(part: OptimizerPart, has_base_width: bool) -> None:
-    for configured in part.configured.nested():
-        if has_base_width and configured.entry.rate_rule is None:
+    for choice in part.choice.nested():
+        if has_base_width and choice.entry.rate_rule is None:
             raise UserError(
-                f"{part.key}.name={configured.name} has no known rule for learning rates across widths, and"
+                f"{part.key}.name={choice.name} has no known rule for learning rates across widths, and"
                 " model.base_width is set. Set model.base_width=null, and give each size its own rate."
             )

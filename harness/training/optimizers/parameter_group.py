@@ -17,7 +17,7 @@ from harness.models.parameters import ParamSpec
 from harness.models.step_clock import StepClock
 from harness.training.optimizers.matrices import Matrices
 from harness.training.optimizers.optax_factories import Factory, applies_decay, call_factory, has_rate
-from harness.training.optimizers.registry import Optimizer, OptimizerEntry, RateRule
+from harness.training.optimizers.optimizer_registry import Optimizer, OptimizerEntry, RateRule
 
 RateScales = Mapping[str, float]
 """Factors of the learning rate by parameter path."""
@@ -47,7 +47,7 @@ class ParameterGroup:
     weight_decay: Any = 0.0
     """Share of a parameter that one step at learning rate 1 removes."""
     rate_rule: RateRule | None = "entries"
-    """Rule of the optimizer that is built."""
+    """Rule of the optimizer that is result."""
     clock: StepClock = FIRST_STEP
     """Place of the step, for those who ask for it."""
 
@@ -97,17 +97,17 @@ class ParameterGroup:
         shares, _ = decay.update(jax.tree.map(jnp.zeros_like, updates), decay.init(params), params)
         return jax.tree.map(jnp.add, updates, shares)
 
-    def build(self, configured: Configured[OptimizerEntry], learning_rate: Any) -> Optimizer:
+    def build(self, choice: Configured[OptimizerEntry], learning_rate: Any) -> Optimizer:
         """Build an optimizer of these parameters: for wrappers, which have one among their options."""
-        entry = configured.entry
-        told = {
+        entry = choice.entry
+        answers = {
             "progress": self.clock.progress,
             "step": self.clock.step,
             "key": self.clock.key(KEY_STREAM) if "key" in entry.told else None,
         }
-        arguments = {name: told[name] for name in entry.told}
+        arguments = {name: answers[name] for name in entry.told}
         group = replace(self, rate_rule=entry.rate_rule)
-        return _as_optimizer(entry.implementation(group, configured.options, learning_rate, **arguments))
+        return _as_optimizer(entry.implementation(group, choice.options, learning_rate, **arguments))
 
     def from_optax(
         self, factory: Factory, options: Mapping[str, Any], learning_rate: Any
@@ -125,14 +125,14 @@ class ParameterGroup:
         return optax.chain(inner, decay)
 
 
-def _as_optimizer(built: optax.GradientTransformation | Optimizer) -> Optimizer:
+def _as_optimizer(result: optax.GradientTransformation | Optimizer) -> Optimizer:
     """Return an optimizer whose `update` takes any extra argument."""
-    parts = (built.at, built.judged) if isinstance(built, Optimizer) else ()
-    plain = optax.GradientTransformation(built.init, built.update)
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(built.update).parameters.values()):
-        plain = optax.GradientTransformationExtraArgs(built.init, built.update)
-    extended = optax.with_extra_args_support(plain)
-    return Optimizer(extended.init, extended.update, *parts)
+    parts = (result.at, result.judged) if isinstance(result, Optimizer) else ()
+    plain = optax.GradientTransformation(result.init, result.update)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(result.update).parameters.values()):
+        plain = optax.GradientTransformationExtraArgs(result.init, result.update)
+    accepting = optax.with_extra_args_support(plain)
+    return Optimizer(accepting.init, accepting.update, *parts)
 
 
 def _times_rate(

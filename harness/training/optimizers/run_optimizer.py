@@ -1,4 +1,4 @@
-"""Optimizer of a run, built anew in the trace of each step from that step's learning rate and values."""
+"""Optimizer of a run, optimizers anew in the trace of each step from that step's learning rate and values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from harness.config.registry import Configured
 from harness.config.schema.run import OptimizerConfig
 from harness.training.optimizers.optimizer_parts import OptimizerPart
+from harness.training.optimizers.optimizer_registry import Optimizer
 from harness.training.optimizers.parameter_group import FIRST_STEP
-from harness.training.optimizers.registry import Optimizer
 from harness.training.step_inputs import StepInputs
 
 RESTING = StepInputs(0.0)
@@ -33,15 +33,15 @@ class RunOptimizer:
     """Function that rounds what it keeps."""
 
     def __post_init__(self) -> None:
-        """Raise UserError for an optimizer that cannot be built."""
+        """Raise UserError for an optimizer that cannot be optimizers."""
         self.judges_others  # noqa: B018
 
     def at_step(self, inputs: StepInputs) -> Optimizer:
         """Return the optimizer of a step, to be used inside its trace."""
-        built = {part.name: _build(part, self.config, inputs) for part in self.parts}
-        if len(built) == 1:
-            return self.wrap(*built.values())
-        return self.wrap(_join({part.name: [*part.parameters.specs] for part in self.parts}, built))
+        optimizers = {part.name: _build(part, self.config, inputs) for part in self.parts}
+        if len(optimizers) == 1:
+            return self.wrap(*optimizers.values())
+        return self.wrap(_join({part.name: [*part.parameters.specs] for part in self.parts}, optimizers))
 
     def init(self, params: Any) -> Any:
         """Return the state of step 0."""
@@ -49,24 +49,24 @@ class RunOptimizer:
 
     @functools.cached_property
     def judges_others(self) -> bool:
-        """Whether other parameters are judged than those that are trained."""
-        found = []
+        """True if other parameters are judged than those that are trained."""
+        answers = []
 
         def build(rate: Any) -> None:
-            found.append(self.at_step(StepInputs(rate)).judged is not None)
+            answers.append(self.at_step(StepInputs(rate)).judged is not None)
 
         jax.eval_shape(build, jax.ShapeDtypeStruct((), jnp.float32))
-        return found[0]
+        return answers[0]
 
     def judged(self, params: Any, state: Any) -> Any:
         """Return the parameters that are judged."""
-        judged = self.at_step(RESTING).judged
-        return judged(params, state) if judged else params
+        read = self.at_step(RESTING).judged
+        return read(params, state) if read else params
 
     @property
     def asks_clock(self) -> bool:
-        """Whether an optimizer asks for the place of a step."""
-        return any(node.entry.told for part in self.parts for node in part.configured.nested())
+        """True if an optimizer asks for the place of a step."""
+        return any(node.entry.told for part in self.parts for node in part.choice.nested())
 
 
 def _build(part: OptimizerPart, config: OptimizerConfig, inputs: StepInputs) -> Optimizer:
@@ -80,53 +80,55 @@ def _build(part: OptimizerPart, config: OptimizerConfig, inputs: StepInputs) -> 
         decay = values.get(f"{part.key}.weight_decay", part.decay)
     clock = inputs.clock or FIRST_STEP
     parameters = replace(part.parameters, weight_decay=decay, clock=clock)
-    return parameters.build(_with_values(part.configured, part.options_key, values), rate)
+    return parameters.build(_with_values(part.choice, part.options_key, values), rate)
 
 
-def _with_values(configured: Configured, key: str, values: Mapping[str, Any]) -> Configured:
+def _with_values(choice: Configured, key: str, values: Mapping[str, Any]) -> Configured:
     """Return an optimizer with the numbers of this step in its options, and in those of the optimizers among
     them."""
     if not any(name.startswith(f"{key}.") for name in values):
-        return configured
-    options = copy.copy(configured.options)
+        return choice
+    options = copy.copy(choice.options)
     for field in dataclasses.fields(options):
-        value, own = getattr(options, field.name), f"{key}.{field.name}"
+        value, name = getattr(options, field.name), f"{key}.{field.name}"
         if isinstance(value, Configured):
-            value = _with_values(value, f"{own}.options", values)
+            value = _with_values(value, f"{name}.options", values)
         # Not `replace`: checks of the options cannot see the value of a traced number.
-        object.__setattr__(options, field.name, values.get(own, value))
-    return replace(configured, options=options)
+        object.__setattr__(options, field.name, values.get(name, value))
+    return replace(choice, options=options)
 
 
 def _join(paths: Mapping[str, list[str]], optimizers: Mapping[str, Optimizer]) -> Optimizer:
     """Return the optimizer of several parts of the parameters, with their states by name."""
 
     def split(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        return {name: {path: tree[path] for path in own} for name, own in paths.items()}
+        return {name: {path: tree[path] for path in part} for name, part in paths.items()}
 
     def merged(by_name: Mapping[str, Mapping[str, Any]], order: Mapping[str, Any]) -> dict[str, Any]:
         flat = {path: leaf for part in by_name.values() for path, leaf in part.items()}
         return {path: flat[path] for path in order}
 
     def init(params: Any) -> Any:
-        own = split(params)
-        return {name: optimizer.init(own[name]) for name, optimizer in optimizers.items()}
+        params_of = split(params)
+        return {name: optimizer.init(params_of[name]) for name, optimizer in optimizers.items()}
 
     def update(updates: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
-        grads, own = split(updates), split(params)
+        grads_of, params_of = split(updates), split(params)
         results = {
-            name: optimizer.update(grads[name], state[name], own[name], **extra)
+            name: optimizer.update(grads_of[name], state[name], params_of[name], **extra)
             for name, optimizer in optimizers.items()
         }
         parts = {name: result for name, (result, _) in results.items()}
         return merged(parts, updates), {name: part for name, (_, part) in results.items()}
 
-    def read(view: str) -> Callable[[Any, Any], Any] | None:
-        views = {name: getattr(optimizer, view) for name, optimizer in optimizers.items()}
+    def read(kind: str) -> Callable[[Any, Any], Any] | None:
+        views = {name: getattr(optimizer, kind) for name, optimizer in optimizers.items()}
 
         def read_parts(params: Any, state: Any) -> Any:
-            own = split(params)
-            parts = {name: f(own[name], state[name]) if f else own[name] for name, f in views.items()}
+            params_of = split(params)
+            parts = {
+                name: f(params_of[name], state[name]) if f else params_of[name] for name, f in views.items()
+            }
             return merged(parts, params)
 
         return read_parts if any(views.values()) else None

@@ -64,8 +64,8 @@ def _one_step(optimizer: RunOptimizer) -> Callable[[Any, Any, StepInputs], dict[
         descent = optimizer.at_step(inputs)
         point = descent.at(params, state) if descent.at else params
         updates, new_state = descent.update(widen(point), state, widen(params), value=inputs.learning_rate)
-        judged = descent.judged(params, state) if descent.judged else params
-        return {"an update": updates, "its state": new_state, "what is judged": judged}
+        readout = descent.judged(params, state) if descent.judged else params
+        return {"an update": updates, "its state": new_state, "what is judged": readout}
 
     return step
 
@@ -78,9 +78,9 @@ def _first_difference(expected: Any, result: Any) -> str:
     """Return the first leaf whose form differs; '' if there is none."""
     before, after = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (expected, result))
     for path in [*before, *after]:
-        one, other = (_form(leaves[path]) if path in leaves else "none" for leaves in (before, after))
-        if one != other:
-            return f"{jax.tree_util.keystr(path)}: {one} became {other}"
+        old, new = (_form(leaves[path]) if path in leaves else "none" for leaves in (before, after))
+        if old != new:
+            return f"{jax.tree_util.keystr(path)}: {old} became {new}"
     return ""
 
 
@@ -94,8 +94,8 @@ def _form(leaf: Any) -> str:
 
 def _reaches_output(jaxpr: core.Jaxpr) -> bool:
     """Return whether the first input has a part in any output."""
-    reached = {jaxpr.invars[0]}
+    dependent = {jaxpr.invars[0]}
     for equation in jaxpr.eqns:
-        if any(isinstance(variable, core.Var) and variable in reached for variable in equation.invars):
-            reached.update(equation.outvars)
-    return any(isinstance(variable, core.Var) and variable in reached for variable in jaxpr.outvars)
+        if any(isinstance(variable, core.Var) and variable in dependent for variable in equation.invars):
+            dependent.update(equation.outvars)
+    return any(isinstance(variable, core.Var) and variable in dependent for variable in jaxpr.outvars)

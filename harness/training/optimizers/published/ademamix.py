@@ -18,8 +18,8 @@ import optax
 import optax.contrib
 
 from harness.training.optimizers.adamw import AdamOptions
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ def ademamix(
     parameters: ParameterGroup, options: AdEMAMixOptions, learning_rate: Any, progress: Any
 ) -> optax.GradientTransformation:
     """Build AdEMAMix."""
-    grown = jnp.minimum(progress / options.warmup, 1.0)
+    growth = jnp.minimum(progress / options.warmup, 1.0)
     first, last = jnp.log(options.b1), jnp.log(options.b3)
-    decay = jnp.exp(first * last / ((1 - grown) * last + grown * first))
+    decay = jnp.exp(first * last / ((1 - growth) * last + growth * first))
     direction = optax.contrib.scale_by_ademamix(
-        options.b1, options.b2, decay, grown * options.alpha, options.epsilon
+        options.b1, options.b2, decay, growth * options.alpha, options.epsilon
     )
     return parameters.descent(direction, learning_rate)

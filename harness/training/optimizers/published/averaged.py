@@ -18,8 +18,8 @@ from jaxtyping import Array, Int32
 from harness.config.registry import Configured
 from harness.core.errors import UserError
 from harness.training.optimizers.adamw import adamw_node
+from harness.training.optimizers.optimizer_registry import Optimizer, OptimizerEntry, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import Optimizer, OptimizerEntry, register_optimizer
 
 
 @dataclass(frozen=True)

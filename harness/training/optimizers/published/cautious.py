@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 from harness.config.registry import Configured
 from harness.training.optimizers.adamw import adamw_node
+from harness.training.optimizers.optimizer_registry import Optimizer, OptimizerEntry, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import Optimizer, OptimizerEntry, register_optimizer
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 
 from harness.core.errors import UserError
 from harness.training.optimizers.muon import MuonOptions, orthogonal_factor
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 import optax
 
 from harness.training.optimizers.adamw import AdamOptions
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import register_optimizer
 
 
 @register_optimizer("nadamw", AdamOptions, rate_rule="entries")

@@ -18,8 +18,8 @@ from jaxtyping import Array
 
 from harness.training.optimizers.muon import MuonOptions, orthogonal_factor
 from harness.training.optimizers.muon_like import adam_sized, muon_like
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)

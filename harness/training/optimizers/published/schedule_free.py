@@ -14,8 +14,8 @@ import optax
 import optax.contrib
 
 from harness.training.optimizers.adamw import AdamOptions
+from harness.training.optimizers.optimizer_registry import Optimizer, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import Optimizer, register_optimizer
 
 
 @register_optimizer("schedule_free", AdamOptions, rate_rule="entries")

@@ -21,9 +21,9 @@ import optax
 from jaxtyping import Array
 
 from harness.training.optimizers.muon import orthogonal_factor
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int32
 
 from harness.training.optimizers.adamw import AdamOptions
 from harness.training.optimizers.muon_like import adam_sized
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
 from harness.training.optimizers.published.soap import grams_of_each
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)

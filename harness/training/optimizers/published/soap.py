@@ -20,9 +20,9 @@ import optax
 from jaxtyping import Array, Int32
 
 from harness.training.optimizers.adamw import AdamOptions
+from harness.training.optimizers.optimizer_registry import register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 from harness.training.optimizers.per_matrix import partition, per_matrix
-from harness.training.optimizers.registry import register_optimizer
 
 
 @dataclass(frozen=True)

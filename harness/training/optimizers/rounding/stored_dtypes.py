@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Int32, UInt32
 
 from harness.parallel.processes.agreement import put_sharded
-from harness.training.optimizers.registry import Optimizer
+from harness.training.optimizers.optimizer_registry import Optimizer
 from harness.training.optimizers.rounding.stochastic_rounding import NoiseKey, noise_key, round_to_bfloat16
 
 
@@ -55,7 +55,7 @@ def _read_wide(view: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], A
 
     def read(params: Any, state: RoundedState) -> Any:
         return jax.tree.map(
-            lambda x, kept: x.astype(kept.dtype), view(widen(params), widen(state.inner)), params
+            lambda x, param: x.astype(param.dtype), view(widen(params), widen(state.inner)), params
         )
 
     return read

@@ -25,7 +25,7 @@ from harness.core.errors import UserError, did_you_mean
 from harness.training.optimizers.optax_factories import OPTAX, RUN_ARGUMENTS, factory_options, find_factory
 
 RateRule = Literal["entries", "spectral", "relative", "inner"]
-"""How learning rates carry across widths: as those of updates whose entries have Adam's size (`entries`), of
+"""Rule of learning rates across widths: as those of updates whose entries have Adam's size (`entries`), of
 orthogonal matrices at that size (`spectral`), of matrices whose size is already that of their shape or norm
 (`relative`), or as those of the optimizers among the options (`inner`)."""
 
@@ -103,9 +103,9 @@ def register_optimizer(
 
     def register(build: Build) -> Build:
         entry = OptimizerEntry(name, options, build, rate_rule, flat_keys)
-        for asked in entry.told:
-            if asked not in TOLD:
-                raise UserError(f"optimizer '{name}' asks for '{asked}': {did_you_mean(asked, TOLD)}")
+        for request in entry.told:
+            if request not in TOLD:
+                raise UserError(f"optimizer '{name}' asks for '{request}': {did_you_mean(request, TOLD)}")
         OPTIMIZERS.add(entry)
         return build
 
