@@ -55,9 +55,7 @@ class CompressedKeys(SoftmaxAttention):
         seen = self._seen_pools(x_BTD, rotary)
         if self.options.top is not None:
             seen = best_keys(score_BHTN, seen, self.options.top)
-        nearby = jnp.broadcast_to(
-            visible_keys(rotary, self.options.window), (*seen.shape[:3], score_BHTS.shape[-1])
-        )
+        nearby = visible_keys(rotary, self.options.window) | jnp.zeros_like(seen[..., :1])
         every = jnp.concatenate([nearby, seen], axis=-1)
         weights = self.weights(jnp.concatenate([score_BHTS, score_BHTN], axis=-1), every)
         own, pooled = jnp.split(weights, [score_BHTS.shape[-1]], axis=-1)

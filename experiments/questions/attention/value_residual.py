@@ -10,7 +10,7 @@ from harness.extend import (
     constant,
     gather_weight,
     project,
-    register_attention,
+    register_softmax,
 )
 
 
@@ -19,7 +19,7 @@ class Options(GroupedOptions):
     learned: bool = False
 
 
-@register_attention("value_residual", Options, gives=("first_BTGK",))
+@register_softmax("value_residual", Options, gives=("first_BTGK",))
 class ValueResidual(SoftmaxAttention):
     def __init__(self, context: LayerContext, options: Options):
         super().__init__(context, options)

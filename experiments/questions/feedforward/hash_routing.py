@@ -1,24 +1,23 @@
-"""Hash routing: a token's experts are those of a fixed random table of its id, weighted by router scores. Use
-it with balance: none, since nothing can move the choice."""
+"""Hash routing: a token's experts are those of the k largest hashes of its id and their index, weighted by
+the router's scores. Use it with balance: none, since nothing can move the choice."""
 
 import jax.numpy as jnp
-import numpy as np
 
-from harness.extend import LayerContext, MoE, MoEOptions, RouterStats, register_experts, route
+from harness.extend import MoE, MoEOptions, RouterStats, register_experts, route
+
+
+def hashed(values):
+    """Mix the bits of unsigned integers of 32 bits."""
+    for factor in (0x45D9F3B, 0x119DE1F3):
+        values = (values ^ (values >> 16)) * jnp.uint32(factor)
+    return values ^ (values >> 16)
 
 
 @register_experts("hash_routing", MoEOptions)
 class HashRouting(MoE):
-    def __init__(self, context: LayerContext, options: MoEOptions):
-        super().__init__(context, options)
-        self.vocabulary = context.shape.vocabulary
-
     def __call__(self, x_BTD, tokens_BT):
-        options, scores_BTE = self.options, self.scores(x_BTD)
-        draw_VE = np.random.default_rng(0).random((self.vocabulary, options.experts))
-        experts_VK = np.argsort(draw_VE, axis=1)[:, : options.top_k]
-        is_own_VE = (experts_VK[:, :, None] == np.arange(options.experts)).any(1).astype(np.float32)
-        is_own_BTE = jnp.take(is_own_VE, tokens_BT, axis=0)
-        routing = route(scores_BTE, 2 * is_own_BTE, options.top_k)
+        E, scores_BTE = self.options.experts, self.scores(x_BTD)
+        pair_BTE = tokens_BT[..., None].astype(jnp.uint32) * E + jnp.arange(E, dtype=jnp.uint32)
+        routing = route(scores_BTE, hashed(pair_BTE).astype(jnp.float32), self.options.top_k)
         y_BTD, dropped = self.apply(x_BTD, routing)
         return y_BTD, RouterStats(routing.load_E, dropped, self.auxiliary(scores_BTE, routing))

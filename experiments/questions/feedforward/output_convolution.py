@@ -6,12 +6,12 @@ from harness.extend import (
     ShortConvolution,
     SoftmaxAttention,
     SwiGLU,
-    register_attention,
     register_feedforward,
+    register_softmax,
 )
 
 
-@register_attention("output_convolution", GroupedOptions)
+@register_softmax("output_convolution", GroupedOptions, in_steps=True)
 class ConvolvedOutputs(SoftmaxAttention):
     def __init__(self, context, options):
         super().__init__(context, options)

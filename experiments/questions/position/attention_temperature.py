@@ -14,7 +14,7 @@ class Options(GroupedOptions):
     rate: float = 0.1
 
 
-@register_softmax("attention_temperature", Options)
+@register_softmax("attention_temperature", Options, in_steps=True)
 class AttentionTemperature(SoftmaxAttention):
     """Softmax attention without positions, the sharper the later the query."""
 

@@ -13,7 +13,7 @@ class Options(GroupedOptions):
     """Share of the pairs that turn."""
 
 
-@register_softmax("partial_key_offset", Options)
+@register_softmax("partial_key_offset", Options, in_steps=True)
 class PartialKeyOffset(SoftmaxAttention):
     """Softmax attention in which a query finds a token by the one before it."""
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from harness.extend import GroupedOptions, SoftmaxAttention, constant, gather_weight, register_softmax
 
 
-@register_softmax("scalable_softmax", GroupedOptions)
+@register_softmax("scalable_softmax", GroupedOptions, in_steps=True)
 class ScalableSoftmax(SoftmaxAttention):
     """Softmax attention whose scores grow with the logarithm of the number of keys."""
 

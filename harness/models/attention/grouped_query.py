@@ -142,10 +142,12 @@ def register_softmax(
     extra_flops: Callable[[LayerContext, Any], float] = lambda context, options: 0.0,
     *,
     in_steps: bool = False,
+    **facts: Any,
 ) -> Callable[..., Any]:
     """Return the decorator that registers a softmax attention, with the costs of its options; `extra_flops`
     are those of further products with weights, per token. `in_steps`: its `mix` is written out in the steps
-    of `kernels.scores`, so what it executes is counted, and it has neither a fused kernel nor a ring."""
+    of `kernels.scores`, or it reads positions or earlier tokens, so it gets full sequences and what it
+    executes is counted. `facts` are more fields of `Mechanism`."""
     execution: dict[str, Any] = {
         "executed_flops": lambda context, options: (
             executed_flops(context, options) + MatmulFlops(weights=extra_flops(context, options))
@@ -159,6 +161,7 @@ def register_softmax(
         model_flops=lambda context, options: model_flops(context, options) + extra_flops(context, options),
         cache_bytes=cache_bytes,
         **({} if in_steps else execution),
+        **facts,
     )
 
 

@@ -67,10 +67,10 @@ def _model_flops(context: LayerContext, options: IndexedOptions) -> float:
     D, T, width = context.shape.width, context.sequence_length, options.index_heads * options.index_width
     index_projections = 2.0 * D * (width + options.index_width + options.index_heads)
     index_scores = 2.0 * width * mean_visible_keys(T)
-    every = grouped_query.model_flops(context, options)
+    dense_flops = grouped_query.model_flops(context, options)
     saved_keys = mean_visible_keys(T) - mean_visible_keys(T, min(options.keys, T))
     saved = 4.0 * context.shape.heads * context.shape.head_width * saved_keys
-    return every - saved + index_projections + index_scores
+    return dense_flops - saved + index_projections + index_scores
 
 
 def _cache_bytes(context: LayerContext, options: IndexedOptions, bytes_per_value: float) -> float:

@@ -65,8 +65,8 @@ def _model_flops(context: LayerContext, options: Mamba2Options) -> float:
 
 def _cache_bytes(context: LayerContext, options: Mamba2Options, bytes_per_value: float) -> float:
     inner = options.heads(context) * context.shape.head_width
-    convolved = (options.taps - 1) * (inner + 2 * options.state)
-    return (inner * options.state + convolved) * bytes_per_value
+    last_inputs = (options.taps - 1) * (inner + 2 * options.state)
+    return (inner * options.state + last_inputs) * bytes_per_value
 
 
 @register_attention("mamba2", Mamba2Options, model_flops=_model_flops, cache_bytes=_cache_bytes)
