@@ -22,6 +22,7 @@ from harness.models.diffusion.conditioning.base import BranchModulation, Conditi
 from harness.models.layers import project
 from harness.models.parameters import constant, weight, zeros
 from harness.models.registry import register_attention, register_conditioning, register_feedforward
+from harness.models.sockets.entries import register_embedding
 from harness.models.sockets.told import SideOutputs
 from harness.models.vetting import vet as vetting
 from harness.models.vetting.execution import check_execution
@@ -158,8 +159,8 @@ def test_a_mechanism_that_is_off_is_the_control_bit_for_bit(small):
 
 NAME = r"^model\.feedforward\.name=flawed: "
 BROKEN = {
-    "later": ({"later": 1}, None, 1, r"the loss of token \d+ changes when tokens after \d+ change.*earlier"),
-    "far later": ({"later": 2}, None, 1, r"the loss of token \d+ changes when tokens after \d+ change"),
+    "later": ({"later": 1}, None, 1, r"tokens up to \d+ changes when tokens after \d+ change.*earlier"),
+    "far later": ({"later": 2}, None, 1, r"tokens up to \d+ changes when tokens after \d+ change"),
     "documents": (
         {"documents": False},
         3,
@@ -213,6 +214,22 @@ def test_a_conditioning_is_vetted_with_its_image_model():
     vet(model(idle=False))
     with pytest.raises(UserError, match=r"^model\.conditioning\.name=shift: no gradient reaches .*\.shift"):
         vet(model(idle=True))
+
+
+@register_embedding("peeks")
+class Peeks(nnx.Module):
+    """Adds the row of the next token, which is the one to predict: a leak by a single token."""
+
+    def __init__(self, context, options):
+        pass
+
+    def __call__(self, x_BTD):
+        return x_BTD + jnp.roll(x_BTD, -1, axis=1)
+
+
+def test_a_look_at_the_very_token_to_predict_is_found(small):
+    with pytest.raises(UserError, match=r"^model\.embedding\.name=peeks: .* tokens up to (\d+) .* after \1 "):
+        vet(small(embedding=ModuleConfig("peeks"), layers=1))
 
 
 SHIPPED = [("attention", name, options) for name, options in MECHANISMS.values()]

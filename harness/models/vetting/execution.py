@@ -63,6 +63,7 @@ def _check_microbatches(name: str, executable: Executable, plain: Outputs, micro
         np.concatenate([part.token_loss_BT[:1] for part in parts]),
         float(np.mean([part.loss for part in parts])),
         gradients,
+        plain.logits_BTV,
     )
     if reason := _first_difference(plain, mean):
         raise UserError(

@@ -21,6 +21,7 @@ from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import init_param
 from harness.models.step_clock import StepClock
+from harness.models.text.text_model import TextModel
 
 WIDTH, FFN, HEAD_WIDTH, VOCABULARY, TOKENS = 32, 64, 8, 1024, 256
 """Sizes of the small model; vocabulary and tokens are at most these."""
@@ -119,12 +120,15 @@ class Losses(NamedTuple):
 
     token_loss_BT: Array
     signals: dict[str, Any]
+    logits_BTV: Array
+    """Logits of a text model, by which it writes; empty for other models."""
 
 
 def losses(model: Model, params: Params, rows_BR: Array) -> tuple[Array, Losses]:
     """Return the loss that is minimised, and what is computed beside it."""
     loss, parts = model.loss(params, rows_BR, 0.0, CLOCK if model.asks_clock else None)
-    return loss, Losses(model.token_losses(params, rows_BR), parts["signals"])
+    logits_BTV = model.logits(params, rows_BR[:, :-1]) if isinstance(model, TextModel) else jnp.zeros(0)
+    return loss, Losses(model.token_losses(params, rows_BR), parts["signals"], logits_BTV)
 
 
 class Outputs(NamedTuple):
@@ -134,6 +138,8 @@ class Outputs(NamedTuple):
     loss: float
     gradients: dict[str, np.ndarray]
     """Gradient of the loss by canonical path."""
+    logits_BTV: np.ndarray
+    """Logits; empty for a model that has none."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,10 @@ class Executable:
 
     def __call__(self, rows_BR: np.ndarray) -> Outputs:
         """Compute the losses of a batch, and the gradient."""
-        (loss, losses_and_signals), gradients = self._compiled(self.model.stack(self.params), rows_BR)
-        arrays = {path: np.asarray(gradient) for path, gradient in gradients.items()}
-        return Outputs(np.asarray(losses_and_signals.token_loss_BT), float(loss), self.model.unstack(arrays))
+        results = self._compiled(self.model.stack(self.params), rows_BR)
+        (loss, beside), stored = jax.tree.map(np.asarray, results)
+        gradients = self.model.unstack(stored)
+        return Outputs(beside.token_loss_BT, float(loss), gradients, beside.logits_BTV)
 
     @functools.cached_property
     def _compiled(self) -> Callable[..., Any]:
