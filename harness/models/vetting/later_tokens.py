@@ -34,7 +34,8 @@ def _check_later_tokens(name: str, executable: Executable, rows_BR: np.ndarray, 
     if (token := _first_change(executable, rows_BR, slice(0, last + 1), slice(last + 1, None))) is not None:
         raise UserError(
             f"{name}: what is predicted from the tokens up to {token} changes when tokens after {last}"
-            " change, so training sees what it must predict. Let a token depend on itself and earlier tokens only."
+            " change, so training sees what it must predict. Let a token depend on itself and earlier tokens"
+            " only."
         )
 
 
