@@ -29,10 +29,10 @@ def start(*arguments: str, folder: Path, **changes: str) -> subprocess.Popen[str
     )
 
 
-def run(*arguments: str, folder: Path, **changes: str) -> tuple[int, str, str]:
-    """Return the exit status, the output and the errors of the command."""
+def run(*arguments: str, folder: Path, seconds: float = 120, **changes: str) -> tuple[int, str, str]:
+    """Return the exit status, the output and the errors of the command, which has so many seconds."""
     command = [sys.executable, "-m", "harness", *arguments]
-    done = subprocess.run(command, **_settings(folder, changes), timeout=120, check=False)
+    done = subprocess.run(command, **_settings(folder, changes), timeout=seconds, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

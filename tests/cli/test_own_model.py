@@ -32,7 +32,7 @@ def test_a_model_of_ones_own_is_compared_end_to_end(kind, tmp_path):
         *("rule.control=w8", "rule.positive_control=null", "hydra.searchpath=[file://ideas]"),
         *("imports=[tests.models.own_models]", "evaluation.points=2", *MODELS[kind]),
     )
-    status, output, errors = run("sweep", "-m", *arguments, folder=tmp_path)
+    status, output, errors = run("sweep", "-m", *arguments, folder=tmp_path, seconds=900)
     assert status == 0, errors
     assert "w16 against w8" in output
     _, text, _ = run("compare", "runs/own", "--json", folder=tmp_path)

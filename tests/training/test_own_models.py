@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from harness.config.compose import compose
-from harness.data import Reader, open_data
+from harness.config.schema.run import Config, ModelConfig
+from harness.data import HeldOut, Reader, open_data
 from harness.inspection.diff.diff_checkpoints import diff
 from harness.inspection.replay.verify import verify
 from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State
 from harness.training.parent_checkpoint import rebuild_model
-from harness.training.programs.run_programs import make_run_programs
+from harness.training.programs.run_programs import RunPrograms, make_run_programs
 from harness.training.run import train_run
+from tests.models import own_models  # noqa: F401, registers the models
 from tests.prepared import prepare_run
 from tests.training.runs import assignment, curve, stopping_at
 
@@ -85,3 +89,12 @@ def test_its_weights_are_compared_and_its_predictions_are_not(trained):
     found = diff(f"{trained.path}@16", f"{trained.path}@30", trust=True)
     assert found.function.refused == "'test_curve' models do not predict tokens"
     assert found.weights.total.parameters == 76
+
+
+@pytest.mark.parametrize(("kind", "num_bytes"), [("test_rnn", 10), ("test_curve", 0)])
+def test_bits_a_byte_are_made_of_nats_alone(kind, num_bytes):
+    config: Any = Config(model=ModelConfig(kind=kind))
+    rows: Any = {"text": HeldOut(np.zeros((1, 4), np.int32), 10)}
+    nothing: Any = None
+    programs = RunPrograms(config, nothing, nothing, nothing, rows)
+    assert programs._measured_rows["text"].bytes == num_bytes

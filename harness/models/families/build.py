@@ -7,6 +7,7 @@ from harness.config.schema.run import Config
 from harness.models.diffusion.diffusion_model import ImageModel, build_image_model
 from harness.models.families.model_family import (
     FAMILIES,
+    NATS,
     DataShape,
     ModelFamily,
     check_data_kind,
@@ -23,7 +24,7 @@ FAMILIES.add(
         TextModel,
         lambda family, config, data: build_text_model(config, data.vocabulary, data.end_token),
         data=("text",),
-        loss_unit="nats a token",
+        loss_unit=NATS,
         check=vet,
         noun="text model",
         finetunes=True,

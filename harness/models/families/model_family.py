@@ -62,6 +62,8 @@ class ModelFamily:
 
 
 FAMILIES: Registry[ModelFamily] = Registry("model", "model.kind")
+NATS = "nats a token"
+"""Unit of a cross-entropy of text, which bits a byte follow from."""
 SHIPPED = ("decoder", "dit")
 """Families of the harness, each with a node in conf/model/."""
 

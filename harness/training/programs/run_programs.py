@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from harness.core.cache.cache_entries import print_note
 from harness.core.progress.report import opaque, report
 from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
+from harness.models.families.model_family import NATS, configured_family
 from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
@@ -112,7 +114,15 @@ class RunPrograms:
         rows, length = self._specs.batch_shape[1], self.config.data.sequence_length
         program, sharding = self._program_evaluate, self._specs.row_sharding
         params, columns = self._judged(state), self._evaluation_columns
-        return evaluate_domains(program, params, self.heldout, rows, length, sharding, columns)
+        return evaluate_domains(program, params, self._measured_rows, rows, length, sharding, columns)
+
+    @functools.cached_property
+    def _measured_rows(self) -> Mapping[str, HeldOut]:
+        """Held-out rows, without their bytes if the loss is in another unit than nats a token: bits a byte
+        would be made of it."""
+        if configured_family(self.config).entry.loss_unit == NATS:
+            return self.heldout
+        return {name: dataclasses.replace(rows, bytes=0) for name, rows in self.heldout.items()}
 
     def sample(self, state: TrainState, rows_NR: np.ndarray, guidance: float) -> np.ndarray:
         """Sample images, uint8 [N, H, W, C], for the labels and noise keys of `rows_NR`."""
