@@ -17,7 +17,7 @@ from harness.core.errors import UserError, did_you_mean
 
 
 class Entry(Protocol):
-    """What is registered: a name, the dataclass of its options, and more that its socket needs."""
+    """Registration of an implementation: a name, the dataclass of its options, and facts of its socket."""
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Registry(Generic[EntryT]):
     """Implementations of one socket by name."""
 
     kind: str
-    """What is registered, in error messages: `attention`."""
+    """Word for an entry in error messages: `attention`."""
     key: str
     """Config node that chooses one: `model.attention`."""
     configure: Callable[[EntryT, Any], Any] = Configured

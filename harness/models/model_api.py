@@ -190,12 +190,12 @@ class Model(ABC):
 
     @property
     def loss_is_bound(self) -> bool:
-        """Whether `token_losses` is only an upper bound of the loss."""
+        """True if `token_losses` is only an upper bound of the loss."""
         return False
 
     @property
     def asks_clock(self) -> bool:
-        """Whether training depends on the place of a step in its run."""
+        """True if training depends on the place of a step in its run."""
         return False
 
     def update_after_step(self, params: Params, signals: Mapping[str, RouterStats]) -> Params:

@@ -45,7 +45,7 @@ class ModelSpec:
     pipeline: PipelineSchedule = field(default_factory=PipelineSchedule)
     """Stages of the layers, and the micro-batches that pass them."""
     objective: ModuleConfig = field(default_factory=lambda: ModuleConfig("next_token"))
-    """What is minimised in training."""
+    """Objective that is minimised in training."""
     products: ProductsConfig = field(default_factory=ProductsConfig)
     """Precision of the products with weights, by part of a layer."""
 
@@ -135,7 +135,7 @@ class ModelSpec:
 
     @property
     def scan_obstacle(self) -> str | None:
-        """Why the layers cannot be scanned, in words; None if they can."""
+        """Reason why the layers cannot be scanned, in words; None if they can."""
         if not self.block.entry.scans:
             return f"model.block.name={self.block.name} makes them differ"
         if self.own_position is not None:

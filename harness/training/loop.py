@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import jax
 
 from harness.config.recipes.durations import evaluation_steps, save_steps
-from harness.config.schema.run import FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
 from harness.data import Batch, update_example_hash
 from harness.parallel.processes.agreement import PreemptionSync, SaveClock
 from harness.records.run.checkpoint_manifest import Manifest

@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.config.pair_check import describe_differences
 from harness.config.run_identity import config_difference
-from harness.config.schema.run import Config, FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
 from harness.data.text.tokenizers import load_tokenizer

@@ -1,4 +1,4 @@
-"""What a step is given beside the state and the batch: the learning rate, and what else changes by step."""
+"""Inputs of a step beside the state and the batch: the learning rate, and what else changes by step."""
 
 from __future__ import annotations
 

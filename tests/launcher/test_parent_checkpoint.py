@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from harness.config.schema.run import FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
 from harness.core.errors import UserError
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.describe_runs import description_key

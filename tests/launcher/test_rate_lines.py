@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema.run import FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
 from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.stages.rate_lines import rate_lines
 from tests.launcher.support import configs, facts

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import Config, FinetuneMethod, Profile
+from harness.config.schema.finetune import FinetuneMethod
+from harness.config.schema.run import Config, Profile
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.launcher import run_directories

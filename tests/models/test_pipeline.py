@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.finetune import FinetuneConfig, FinetuneMethod
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
     DataConfig,
-    FinetuneConfig,
-    FinetuneMethod,
     ModelConfig,
     ModuleConfig,
     Remat,

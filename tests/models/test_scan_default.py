@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config.schema.run import Config, FinetuneMethod, ModuleConfig
+from harness.config.schema.finetune import FinetuneMethod
+from harness.config.schema.run import Config, ModuleConfig
 from harness.models.execution.layer_stack import SCANNED_LAYERS, decide_scan
 from harness.models.mechanism import ModelDims
 from harness.models.model_spec import ModelSpec

@@ -1,7 +1,7 @@
 """Blocks, embeddings, heads, objectives and positions of one's own, and what mechanisms are told."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -187,9 +187,7 @@ def test_a_scan_of_a_stream_equals_a_loop(small, rows, block, remat):
     loop = variant(small(layers=4), block=block)
     compute = ComputeConfig(scan_layers=True, remat=remat)
     scan = TextModel.assemble(loop.spec, compute)
-    one, other = (
-        jax.grad(lambda p, m=m: m.loss(p, rows, 0.0)[0])(start(m)) for m in (loop, scan)
-    )
+    one, other = (jax.grad(lambda p, m=m: m.loss(p, rows, 0.0)[0])(start(m)) for m in (loop, scan))
     np.testing.assert_allclose(
         one["layers.2.attention.query"], other["repeats.0.attention.query"][2], rtol=1e-4, atol=1e-6
     )
@@ -236,7 +234,8 @@ def test_an_objective_is_minimised_and_not_judged(small, rows):
     plain = small()
     model = variant(plain, objective=ModuleConfig("test_mtp"))
     params = start(model)
-    assert model.asks_clock and not plain.asks_clock
+    assert model.asks_clock
+    assert not plain.asks_clock
     loss, parts = model.loss(params, rows, 0.0, CLOCK)
     assert loss > parts["loss"]
     np.testing.assert_array_equal(model.token_losses(params, rows), plain.token_losses(start(plain), rows))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.config.compose import compose
-from harness.config.schema.run import FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
 from harness.core.atomic_files import read_json
 from harness.core.errors import UserError
 from harness.launcher.run_directories import check_identities

@@ -47,9 +47,9 @@ def preconditioned(options):
 
     def update(updates, state, params=None):
         mean, trace = momentum.update(updates, state.momentum)
-        decay = options.factor_decay
-        left = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g @ g.swapaxes(1, 2), state.left, updates)
-        right = jax.tree.map(lambda a, g: decay * a + (1 - decay) * g.swapaxes(1, 2) @ g, state.right, updates)
+        keep = options.factor_decay
+        left = jax.tree.map(lambda a, g: keep * a + (1 - keep) * g @ g.swapaxes(1, 2), state.left, updates)
+        right = jax.tree.map(lambda a, g: keep * a + (1 - keep) * g.swapaxes(1, 2) @ g, state.right, updates)
 
         def direction(m_LIO, left_LII, right_LOO):
             u_LIO = power(left_LII, -options.power) @ m_LIO @ power(right_LOO, -options.power)

@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from harness.config.schema.cluster import ClusterConfig, MeshConfig
 from harness.config.schema.decision import GateConfig, RuleConfig, TuneConfig
 from harness.config.schema.engine import EngineConfig, ResumeConfig
+from harness.config.schema.finetune import FinetuneConfig
 from harness.config.schema.run_schedule import CheckpointConfig, EvaluationConfig, ScheduleConfig
 
 
@@ -55,15 +56,6 @@ class Profile(Enum):
 
     none = "none"
     steps = "steps"
-
-
-class FinetuneMethod(Enum):
-    """Parameters that train from a parent's checkpoint: none (no parent), all, LoRA factors, last layers."""
-
-    none = "none"
-    full = "full"
-    lora = "lora"
-    last_layers = "last_layers"
 
 
 @dataclass
@@ -148,13 +140,13 @@ class ModelConfig:
     """Base of the rotary frequencies."""
     norm_epsilon: float = 1e-6
     block: ModuleConfig = field(default_factory=lambda: ModuleConfig("pre_norm"))
-    """How attention and feed-forward layer meet the residual stream."""
+    """Block: how attention and feed-forward layer meet the residual stream."""
     norm: ModuleConfig = field(default_factory=lambda: ModuleConfig("rms"))
     """Norm of the residual stream, of queries and keys, and before the head."""
     position: ModuleConfig = field(default_factory=lambda: ModuleConfig("rope"))
     """Frequencies by which positions rotate queries and keys."""
     embedding: ModuleConfig = field(default_factory=lambda: ModuleConfig("table"))
-    """What the layers read of the tokens, from the rows of the embedding table."""
+    """Embedding: what the layers read of the tokens, from the rows of the table."""
     head: ModuleConfig = field(default_factory=lambda: ModuleConfig("linear"))
     """Logits from the output of the last layer."""
     initialisation: ModuleConfig = field(default_factory=lambda: ModuleConfig("fan_in"))
@@ -169,23 +161,6 @@ class ModelConfig:
     """Conditioning of a diffusion transformer on time and label."""
     patch: int = 4
     """Side of an image patch, in pixels; each patch is one token."""
-
-
-@dataclass
-class FinetuneConfig:
-    """Parent checkpoint of a run, and the parameters that train."""
-
-    method: FinetuneMethod = FinetuneMethod.none
-    """Parameters that train: none (no parent), full, lora or last_layers."""
-    parent: str | None = None
-    """Run directory, RUN (its last checkpoint) or RUN@STEP, of the same architecture and tokenizer."""
-    rank: int = 8
-    """Rank of the LoRA factors."""
-    alpha: float = 16.0
-    """LoRA scale: the product of the factors is multiplied by alpha / rank."""
-    trainable_layers: int | None = None
-    """Number of last layers that train with last_layers, with all that follows them; the rest, embedding
-    included, is frozen."""
 
 
 @dataclass
@@ -353,7 +328,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     objective: ModuleConfig = field(default_factory=lambda: ModuleConfig("next_token"))
-    """What is minimised. Runs are compared by their loss of held-out data all the same."""
+    """Objective that is minimised. Runs are compared by their loss of held-out data all the same."""
     metrics: list[ModuleConfig] = field(default_factory=list)
     """Scalars of your own, recorded at each step or evaluation."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

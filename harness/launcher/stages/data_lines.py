@@ -30,7 +30,7 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     for name, runs in readers.items():
         run = max(runs, key=lambda run: _passes(run, name))
         passes, available = _passes(run, name), run.facts.sources[name].train_tokens
-        if passes > WORTHWHILE_PASSES and run.facts.tokenizer:
+        if passes > WORTHWHILE_PASSES and not run.facts.has_images:
             yield (
                 f"  {printable(name)} is read {passes:.2g} times: it has {format_count(available)} training "
                 f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes "
@@ -53,7 +53,7 @@ def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
 
 def _describe(name: str, runs: Sequence[Run]) -> str:
     source = runs[0].facts.sources[name]
-    is_text = bool(runs[0].facts.tokenizer)
+    is_text = not runs[0].facts.has_images
     texts = [
         with_plural(source.files, "file"),
         with_plural(source.documents, "document" if is_text else "image"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.config.recipes.sizes import step_law_rate
-from harness.config.schema.run import Config, FinetuneMethod
+from harness.config.schema.finetune import FinetuneMethod
+from harness.config.schema.run import Config
 from harness.core.number_format import format_count
 from harness.launcher.runs import Run
 

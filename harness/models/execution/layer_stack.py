@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from harness.config.schema.run import ComputeConfig, Config, FinetuneMethod, Remat
+from harness.config.schema.finetune import FinetuneMethod
+from harness.config.schema.run import ComputeConfig, Config, Remat
 from harness.core.errors import UserError
 from harness.models.execution.pipeline import apply_stages
 from harness.models.model_spec import ModelSpec

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from harness.config.registry import Configured, NoOptions, Registry
 from harness.models.mechanism import LayerContext
 
+OBJECTIVE_ARGUMENTS = 3
+"""Number of an objective's own arguments: self, forward, tokens."""
+
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
 

@@ -1,4 +1,4 @@
-"""What a mechanism is told: the names of its arguments say what it asks for, and it gets exactly that.
+"""Requests of mechanisms: the names of its arguments say what one is told, and it gets exactly that.
 
     def __call__(self, x_BTD, rotary, tokens_BT): ...
 
@@ -33,14 +33,14 @@ TOLD = {
     "key": "random key of this step, micro-batch and layer; None when the model is judged",
     "visit": "number of times that this layer was applied before in this pass, an int",
 }
-"""What can be asked for by name."""
+"""Names that can be asked for, and their meaning."""
 
 CLOCK_NAMES = frozenset({"progress", "step", "key"})
 """Names that change from step to step."""
 
 
 class SideOutputs(NamedTuple):
-    """What a mechanism returns beside its output: `return y_BTD, SideOutputs(...)`."""
+    """Results of a mechanism beside its output: `return y_BTD, SideOutputs(...)`."""
 
     auxiliary: Array | None = None
     """Term of the training loss, a float32 scalar."""
@@ -51,7 +51,7 @@ class SideOutputs(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Told:
-    """What the mechanisms of a pass may be told. What none of them asks for is None."""
+    """Everything that the mechanisms of a pass may be told. None is what none of them asks for."""
 
     rotary: Rotary
     tokens_BT: Array | None = None

@@ -18,11 +18,11 @@ from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import weight
+from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
 from harness.models.sockets.told import CLOCK_NAMES, TOLD, Told, asked_names, check_names
 from harness.models.step_clock import StepClock
 from harness.models.text.embedding import lookup_rows
 from harness.models.text.layer import Carry, apply_layer, build_layer, layer_requests
-from harness.models.text.objective import OBJECTIVE_ARGUMENTS
 from harness.parallel.sharding.axis_rules import reshape_rows
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence, num_shards
 
@@ -127,7 +127,7 @@ class Decoder(nnx.Module):
 
     @property
     def asks_clock(self) -> bool:
-        """Whether anything asks for the place of a step in its run."""
+        """True if anything asks for the place of a step in its run."""
         return bool(self.asked & CLOCK_NAMES)
 
     def embed_rows(self, tokens_BT: Array) -> Array:

@@ -14,7 +14,7 @@ from harness.models.sockets.entries import register_embedding, register_head, re
 
 
 @register_embedding("table")
-class Table(nnx.Module):
+class TableRows(nnx.Module):
     """The rows of the table as they are."""
 
     def __init__(self, context: LayerContext, options: NoOptions):

@@ -23,7 +23,7 @@ BLOCK_ARGUMENTS = 4
 
 
 class Carry(NamedTuple):
-    """What goes from layer to layer: the residual stream, and the arrays that mechanisms gave."""
+    """Arrays that go from layer to layer: the residual stream, and the arrays that mechanisms gave."""
 
     stream: Any
     given: dict[str, Array]
@@ -39,7 +39,7 @@ class LayerStatistics(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What a layer's call needs to know, beside its parameters."""
+    """Facts that a layer's call needs, beside its parameters."""
 
     context: LayerContext
     position: ConfiguredSocket | None
@@ -81,7 +81,7 @@ def layer_requests(spec: ModelSpec, layer: Any) -> Iterator[tuple[str, Mapping[s
 def apply_layer(layer: Any, carry: Carry, told: Told, visit: int = 0) -> tuple[Carry, LayerStatistics | None]:
     """Apply a layer to the carry. Return the new carry and the layer's statistics, None if it has none."""
     told = replace(told, visit=visit, rotary=_rotary(layer.facts, told))
-    branches = _Branches(layer, told, dict(carry.given))
+    branches = _LayerBranches(layer, told, dict(carry.given))
     names = asked_names(type(layer).__call__, BLOCK_ARGUMENTS)
     own = branches.told_now().of_shard().answers(names, layer.facts.context.layer, 2)
     output = layer(carry.stream, branches.attend, branches.feed, **own)
@@ -89,7 +89,7 @@ def apply_layer(layer: Any, carry: Carry, told: Told, visit: int = 0) -> tuple[C
     return Carry(stream, branches.given), branches.statistics(statistics)
 
 
-class _Branches:
+class _LayerBranches:
     """The two mechanisms of a layer as functions of [B, T, D], and what they return beside their output."""
 
     def __init__(self, layer: Any, told: Told, given: dict[str, Array]):

@@ -31,9 +31,6 @@ from harness.models.text.layer import Carry, apply_layer
 if TYPE_CHECKING:
     from harness.models.text.decoder import Decoder
 
-OBJECTIVE_ARGUMENTS = 3
-"""Number of an objective's own arguments: self, forward, tokens."""
-
 
 class ObjectiveLoss(NamedTuple):
     """Result of an objective."""

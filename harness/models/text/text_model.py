@@ -23,6 +23,7 @@ from harness.models.layers import DTYPES
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
+from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
 from harness.models.sockets.told import Told, asked_names
 from harness.models.step_clock import StepClock
 from harness.models.text import ends  # noqa: F401, which registers the defaults
@@ -34,7 +35,7 @@ from harness.models.text.cross_entropy import (
     needs_pieces,
 )
 from harness.models.text.decoder import Decoder
-from harness.models.text.objective import OBJECTIVE_ARGUMENTS, Forward
+from harness.models.text.objective import Forward
 from harness.models.text.stream_check import check_stream
 from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
@@ -128,12 +129,12 @@ class TextModel(Model, PredictsTokens):
 
     @property
     def loss_is_bound(self) -> bool:
-        """Whether the objective judges by an upper bound (`judge`) instead of the next token's loss."""
+        """True if the objective judges by an upper bound (`judge`) instead of the next token's loss."""
         return hasattr(self.spec.configured_objective.entry.implementation, "judge")
 
     @property
     def asks_clock(self) -> bool:
-        """Whether training depends on the place of a step in its run."""
+        """True if training depends on the place of a step in its run."""
         return self._asks_clock
 
     @functools.cached_property

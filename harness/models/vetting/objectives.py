@@ -18,8 +18,9 @@ from jax import Array
 
 from harness.core.errors import UserError
 from harness.models.model_api import Params
+from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
 from harness.models.sockets.told import Told, asked_names
-from harness.models.text.objective import OBJECTIVE_ARGUMENTS, Forward, Pass
+from harness.models.text.objective import Forward, Pass
 from harness.models.text.text_model import TextModel
 from harness.models.vetting.small_model import (
     CLOCK,

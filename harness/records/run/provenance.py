@@ -136,6 +136,11 @@ class Facts:
         return self.rows or self.paths.get("embedding", [self.shape["vocabulary"]])[0]
 
     @property
+    def has_images(self) -> bool:
+        """True if the examples are images."""
+        return "channels" in self.shape
+
+    @property
     def is_known(self) -> bool:
         """True for a model whose layers the harness knows; false for a whole model of a user's own."""
         return "layers" in self.shape

@@ -79,11 +79,12 @@ class NoRoom(UserError):
 def memory_need(programs: RunPrograms) -> MemoryNeed:
     """Return the need as counted by the compiler. Compiles or loads all programs of the run."""
     analyses: list[Any] = [program.memory_analysis() for program in programs.prepare()]
-    _, step, copy, evaluate = analyses
+    _, step, copy, *evaluations = analyses
     state = copy.argument_size_in_bytes
     buffers = step.argument_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes
     training = buffers + step.temp_size_in_bytes - state
-    evaluation = evaluate.output_size_in_bytes + evaluate.temp_size_in_bytes
+    # What is judged, where it is not what is trained, lies beside the state while it is evaluated.
+    evaluation = sum(each.output_size_in_bytes + each.temp_size_in_bytes for each in evaluations)
     num_devices = len(programs.local_devices)
     return MemoryNeed(state, copy.output_size_in_bytes, training, evaluation, num_devices)
 

@@ -79,7 +79,7 @@ class ProgramSpecs:
 
     @property
     def has_clock(self) -> bool:
-        """Whether anything in the run asks for the place of a step."""
+        """True if anything in the run asks for the place of a step."""
         return self.model.asks_clock or self.optimizer.asks_clock
 
     @property

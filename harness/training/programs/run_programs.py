@@ -96,7 +96,7 @@ class RunPrograms:
 
     @property
     def has_clock(self) -> bool:
-        """Whether anything in the run asks for the place of a step (`StepInputs.clock`)."""
+        """True if anything in the run asks for the place of a step (`StepInputs.clock`)."""
         return self._specs.has_clock
 
     def copy(self, state: TrainState) -> TrainState:
@@ -137,9 +137,8 @@ class RunPrograms:
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program that the training loop calls."""
-        if self._judges_others:
-            self._program_judged  # noqa: B018
-        return self._program_init, self._program_step, self._program_copy, self._program_evaluate
+        programs = self._program_init, self._program_step, self._program_copy, self._program_evaluate
+        return (*programs, self._program_judged) if self._judges_others else programs
 
     @property
     def trainable_model(self) -> TrainableModel:

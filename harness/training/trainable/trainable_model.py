@@ -16,13 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from harness.config.schema.run import (
-    Config,
-    FinetuneConfig,
-    FinetuneMethod,
-    OptimizerConfig,
-    Precision,
-)
+from harness.config.schema.finetune import FinetuneConfig, FinetuneMethod
+from harness.config.schema.run import Config, OptimizerConfig, Precision
 from harness.core.errors import UserError
 from harness.models import Model, ParamSpec, RouterStats, flops
 from harness.models.counting.jaxpr import count_function_flops
