@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     options = make_parser().parse_args(arguments)
     from harness.records.run.find_checkpoint import find_checkpoint
 
-    if "channels" in find_checkpoint(options.run).provenance.facts.shape:
+    if find_checkpoint(options.run).provenance.facts.has_images:
         from harness.inspection.sample_images import sample_images
 
         grid = (options.to, options.per_label, options.guidance, options.steps, options.seed)
