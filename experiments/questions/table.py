@@ -9,7 +9,7 @@ from pathlib import Path
 import harness
 from harness.compare.results.comparison import Comparison
 from harness.compare.results.verdict_types import Decision, Rung
-from harness.config.questions.question_files import Question, read_questions
+from harness.config.variants.question_files import Question, read_questions
 from harness.report.tables.wording import format_effect, format_multiplier
 
 README = Path(__file__).parent / "README.md"

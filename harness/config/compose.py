@@ -18,11 +18,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_errors
-from harness.config.questions.question_files import question_files
-from harness.config.questions.question_group import GROUP, register_group
 from harness.config.recipes.sizes import as_scale, check_recipe, learning_rate_of
 from harness.config.schema.run import Config, field_type, to_config
 from harness.config.value_checks import check_values
+from harness.config.variants.question_files import question_files
+from harness.config.variants.question_group import GROUP, register_group
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
 

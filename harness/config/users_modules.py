@@ -21,7 +21,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from harness.config.questions.question_files import EXPERIMENTS, QUESTIONS
+from harness.config.variants.question_files import EXPERIMENTS, QUESTIONS
 
 _names: set[str] = set()
 """Packages and top-level modules that may be found in the current folder."""

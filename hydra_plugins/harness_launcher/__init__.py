@@ -44,7 +44,7 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train one run per list of overrides, and return their results in the same order."""
-        from harness.config.swept_keys import name_variants
+        from harness.config.variants.swept_keys import name_variants
 
         jobs = name_variants(job_overrides)
         if self._compose_only:
@@ -69,7 +69,7 @@ class HarnessSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch the jobs of these overrides."""
-        from harness.config.questions.question_sweep import with_control
+        from harness.config.variants.question_sweep import with_control
 
         assert self.hydra_context is not None
         loader = self.hydra_context.config_loader

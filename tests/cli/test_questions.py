@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from harness import cli
-from harness.config.questions import question_files
-from harness.config.questions.question_files import read_catalogue, read_questions
+from harness.config.variants import question_files
+from harness.config.variants.question_files import read_catalogue, read_questions
 
 
 def printed(capsys, *arguments: str) -> tuple[int, str, str]:

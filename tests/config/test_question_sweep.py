@@ -11,8 +11,8 @@ import pytest
 from harness.config import users_modules
 from harness.config.compose import compose, sweep_configs
 from harness.config.pair_check import undeclared_differences
-from harness.config.questions import question_files
-from harness.config.questions.question_files import read_questions
+from harness.config.variants import question_files
+from harness.config.variants.question_files import read_questions
 from harness.core.errors import UserError
 from harness.core.hashing import flatten
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.config.compose import sweep_configs
 from harness.config.pair_check import undeclared_differences
-from harness.config.swept_keys import name_variants
+from harness.config.variants.swept_keys import name_variants
 from harness.core.errors import UserError
 
 

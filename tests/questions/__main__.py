@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from harness.config.questions.question_files import read_questions
+from harness.config.variants.question_files import read_questions
 from harness.core.errors import UserError, did_you_mean
 from tests.questions.pool import try_all
 from tests.questions.results import Trial, answered_rows, summary, trial_line

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.questions.question_files import Question, read_catalogue, read_not_askable
+from harness.config.variants.question_files import Question, read_catalogue, read_not_askable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.config.questions.question_files import (
+from harness.config.variants.question_files import (
     QUESTIONS,
     Question,
     question_files,
@@ -17,7 +17,7 @@ from harness.config.questions.question_files import (
     read_not_askable,
     read_questions,
 )
-from harness.config.questions.question_sweep import CONTROL
+from harness.config.variants.question_sweep import CONTROL
 from harness.core.errors import UserError
 from tests.questions.pool import try_all
 from tests.questions.results import Trial, answered_rows, summary
@@ -92,7 +92,7 @@ def test_a_question_that_the_tiny_model_cannot_carry_gets_a_larger_one(monkeypat
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
     """Names of questions with a mistake each."""
-    monkeypatch.setattr("harness.config.questions.question_files.QUESTIONS", tmp_path)
+    monkeypatch.setattr("harness.config.variants.question_files.QUESTIONS", tmp_path)
     mistakes = {
         "silent": "touches: []}\nmodel: {norm_epsilon: 1e-5}",
         "unknown": "touches: [model]}\nmodel: {attention: {name: mhx}}",

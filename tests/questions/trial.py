@@ -11,9 +11,9 @@ import numpy as np
 
 from harness.config.compose import compose
 from harness.config.pair_check import check_block
-from harness.config.questions.question_group import GROUP
-from harness.config.questions.question_sweep import CONTROL
 from harness.config.schema.run import Config, num_steps
+from harness.config.variants.question_group import GROUP
+from harness.config.variants.question_sweep import CONTROL
 from harness.core.errors import UserError
 from harness.data import open_data
 from harness.models import Model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cli.verb_parser import VerbParser
-from harness.config.questions.question_files import (
+from harness.config.variants.question_files import (
     CatalogueRow,
     Question,
     read_catalogue,
@@ -66,8 +66,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _missing_rows() -> list[MissingRow]:
-    reasons, answered = read_not_askable(), {question.row for question in read_questions()}
-    rows = [row for row in read_catalogue() if row.id not in answered]
+    reasons, answered_rows = read_not_askable(), {question.row for question in read_questions()}
+    rows = [row for row in read_catalogue() if row.id not in answered_rows]
     return [MissingRow(row, reasons.get(row.id, NO_REASON)) for row in rows]
 
 

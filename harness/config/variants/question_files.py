@@ -26,7 +26,7 @@ _TITLE = re.compile(r"([A-Z]\d+)[a-z]? (.+)")
 
 @dataclass(frozen=True)
 class Question:
-    """What the header of a question's YAML file says."""
+    """Header of a question's YAML file."""
 
     name: str
     socket: str
@@ -35,7 +35,7 @@ class Question:
     """Id of the catalogue's row that it answers."""
     title: str
     summary: str
-    """What the variant computes."""
+    """Computation of the variant, in words or a formula."""
     source: str
     """Paper or repository that published it."""
     module: Path | None

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config.questions.question_group import GROUP
+from harness.config.variants.question_group import GROUP
 from harness.core.errors import UserError
 
 CONTROL = "control"
@@ -45,10 +45,10 @@ def with_control(arguments: Sequence[str], params: Sequence[str], loader: Config
 def _asked_names(overrides: Mapping[str, Override]) -> list[str]:
     """Return the questions without the control that changes nothing. Raises UserError if variants stand
     beside them, and for an experiment that lacks them."""
-    asked = _values(overrides.get(GROUP))
-    if not asked and _values(overrides.get("experiment")) == [GROUP]:
+    choices = _values(overrides.get(GROUP))
+    if not choices and _values(overrides.get("experiment")) == [GROUP]:
         raise UserError(f"experiment={GROUP}: add {GROUP}=NAME; `harness questions` lists the names.")
-    names = [name for name in asked if name != CONTROL]
+    names = [name for name in choices if name != CONTROL]
     if names and "variant" in overrides and overrides["variant"].is_sweep_override():
         raise UserError(
             f"{GROUP}={','.join(names)}: variant has several values too, but each question is a variant "

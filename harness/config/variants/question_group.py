@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from harness.config.questions.question_files import QUESTIONS, question_files
+from harness.config.variants.question_files import QUESTIONS, question_files
 
 GROUP = "question"
 

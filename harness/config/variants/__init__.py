@@ -1,0 +1,1 @@
+"""Variants of a sweep: values of a swept key, or questions of experiments/questions beside their control."""
