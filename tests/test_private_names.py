@@ -39,8 +39,8 @@ TABLE = (
     PrivateName(JOIN, "jax._src.xla_bridge", "make_cpu_client", "gloo listens on every address"),
     PrivateName(JOIN, "jax._src.lib", "_jax.make_gloo_tcp_collectives", "gloo listens on every address"),
     PrivateName(
-        *("harness/models/flops.py", "jax.interpreters.partial_eval", "dce_jaxpr"),
-        "what a step executes is not counted",
+        *("harness/models/counting/jaxpr.py", "jax.interpreters.partial_eval", "dce_jaxpr"),
+        "what a step executes is not counted, and no model of one's own starts",
     ),
     PrivateName(
         *(SAVE, "orbax.checkpoint._src.serialization.types", "TransferPriority"),

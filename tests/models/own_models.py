@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,7 +72,8 @@ class Recurrent(nnx.Module):
     def loss(self, tokens_BT1):
         x_BTD = self.table(tokens_BT1[:, :-1])
         for layer in self.layers:
-            x_BTD = x_BTD + layer(x_BTD, initial_carry=jnp.zeros_like(x_BTD[:, 0]))
+            output: Any = layer(x_BTD, initial_carry=jnp.zeros_like(x_BTD[:, 0]))
+            x_BTD = x_BTD + output
         return token_losses(self.head(x_BTD), tokens_BT1[:, 1:])
 
 

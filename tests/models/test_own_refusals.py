@@ -12,16 +12,8 @@ import pytest
 from flax import nnx
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import (
-    ComputeConfig,
-    FinetuneConfig,
-    FinetuneMethod,
-    LossConfig,
-    ModelConfig,
-    ModuleConfig,
-    Precision,
-    Remat,
-)
+from harness.config.schema.finetune import FinetuneConfig, FinetuneMethod
+from harness.config.schema.run import ComputeConfig, LossConfig, ModelConfig, ModuleConfig, Precision, Remat
 from harness.core.errors import UserError
 from harness.extend import register_model
 from harness.models import build
@@ -60,7 +52,7 @@ class Bigram(nnx.Module):
     def logits(self, tokens_BT):
         return self.head(self.table(tokens_BT))
 
-    def loss(self, tokens_BT1):
+    def loss(self, tokens_BT1) -> Any:
         return token_losses(self.logits(tokens_BT1[:, :-1]), tokens_BT1[:, 1:])
 
 
@@ -158,7 +150,7 @@ class OneNumber(Bigram):
 
 
 class TwoArrays(Bigram):
-    def loss(self, tokens_BT1):
+    def loss(self, tokens_BT1) -> Any:
         losses_BT = super().loss(tokens_BT1)
         return losses_BT, losses_BT
 
@@ -180,7 +172,7 @@ class LooksAhead(Bigram):
 
 
 class AsksTooMuch(Bigram):
-    def loss(self, tokens_BT1, stepp):
+    def loss(self, tokens_BT1, stepp=None):
         return super().loss(tokens_BT1)
 
 

@@ -40,7 +40,7 @@ def prepare(folder, *overrides):
     return prepare_run(folder / "sweep", config)
 
 
-def train(run, stop=None, stop_at=None):
+def train(run, stop: Any = None, stop_at=None):
     task, config = assignment(run), read_config(run.config)
     corpus = open_data(config.data)
     get_batch = Reader(corpus.sampler(config.scale.batch, config.data_seed)).get
