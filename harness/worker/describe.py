@@ -26,6 +26,7 @@ from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, MetricFacts, SourceFacts
 
 if TYPE_CHECKING:
+    from harness.models import Model
     from harness.models.parameters import ParamSpec
     from harness.training.trainable.trainable_model import TrainableModel
 
@@ -51,31 +52,19 @@ def describe(config: Config) -> Facts:
     from harness.models.families.model_family import configured_family
     from harness.models.kernels import describe_kernels
     from harness.models.registry import import_modules
-    from harness.models.vetting.mesh_types import check_on_mesh
-    from harness.parallel.sharding.mesh import abstract_mesh
-    from harness.training.output.profiler import check_profile
     from harness.training.parent_checkpoint import find_parent
-    from harness.training.programs.metric_columns import check_metrics
-    from harness.training.programs.optimizer_check import check_optimizer
-    from harness.training.programs.program_specs import ProgramSpecs, batch_parts
-    from harness.training.schedule import branch_segments, check_course, ends_decayed, main_segment
+    from harness.training.schedule import ends_decayed
     from harness.training.trainable.trainable_model import make_trainable
 
     import_modules(config)
-    check_profile(config.profile)
+    steps = _check_course(config)
     data, mix = describe_run_data(config)
-    steps = main_segment(config).last
-    branch_segments(config)
-    check_course(config)
     family = configured_family(config).entry
     model = build(config, data.vocabulary, data.end_token, data.image, data.row, data.dtype)
     family.check(model)
     trainable_model = make_trainable(config, model)
     _check_mesh(config, trainable_model.stored_specs)
-    specs = ProgramSpecs(config, model, abstract_mesh(config.mesh))
-    check_optimizer(specs)
-    check_on_mesh(model, specs.mesh.abstract_mesh, batch_parts(config)[1])
-    metrics = check_metrics(specs)
+    metrics = _check_programs(config, model)
     parent = find_parent(config, model)
     sequences = config.scale.batch // config.compute.microbatches
     shape = {name: int(value) for name, value in dataclasses.asdict(model.shape).items()}
@@ -115,9 +104,38 @@ def describe(config: Config) -> Facts:
         tokenizer=data.tokenizer,
         kernels=describe_kernels(model.spec.kernels),
         ends_decayed=ends_decayed(config.schedule),
-        metrics={m.name: MetricFacts(m.entry.at.value, m.entry.unit, m.entry.better) for m in metrics},
+        metrics=metrics,
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
+
+
+def _check_course(config: Config) -> int:
+    """Return the number of steps of the run. Raises UserError for a profile or a schedule that does not fit
+    it."""
+    from harness.training.output.profiler import check_profile
+    from harness.training.schedule import branch_segments, check_course, main_segment
+
+    check_profile(config.profile)
+    steps = main_segment(config).last
+    branch_segments(config)
+    check_course(config)
+    return steps
+
+
+def _check_programs(config: Config, model: Model) -> dict[str, MetricFacts]:
+    """Return the facts of the run's metrics by name. Raises UserError for an optimizer, a part of the model
+    or a metric that cannot be traced over the devices of the run."""
+    from harness.models.vetting.mesh_types import check_on_mesh
+    from harness.parallel.sharding.mesh import abstract_mesh
+    from harness.training.programs.metric_columns import check_metrics
+    from harness.training.programs.optimizer_check import check_optimizer
+    from harness.training.programs.program_specs import ProgramSpecs, batch_parts
+
+    specs = ProgramSpecs(config, model, abstract_mesh(config.mesh))
+    check_optimizer(specs)
+    check_on_mesh(model, specs.mesh.abstract_mesh, batch_parts(config)[1])
+    metrics = check_metrics(specs)
+    return {m.name: MetricFacts(m.entry.at.value, m.entry.unit, m.entry.better) for m in metrics}
 
 
 def _check_mesh(config: Config, specs: Mapping[str, ParamSpec]) -> None:
@@ -147,9 +165,7 @@ def _parameters_by_mesh_axes(specs: Mapping[str, ParamSpec]) -> dict[str, int]:
     return sizes
 
 
-def _axis_divisors(
-    config: Config, specs: Mapping[str, ParamSpec], *, splits_time: bool
-) -> dict[str, int]:
+def _axis_divisors(config: Config, specs: Mapping[str, ParamSpec], *, splits_time: bool) -> dict[str, int]:
     """Return the number that the size of each mesh axis must divide, besides the batch. An axis that splits
     nothing of this model has none."""
     from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES
