@@ -78,7 +78,7 @@ Building blocks:
   `ParameterGroup.build` builds; `adamw_node` is its default.
 """
 
-from harness.config.registry import Configured
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.data.data_format import register_data
 from harness.models.attention.grouped_query import (

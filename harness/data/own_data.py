@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.registry import Configured
 from harness.config.schema.run import DataConfig
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
 from harness.data.order.permutation import make_key

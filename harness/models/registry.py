@@ -22,8 +22,8 @@ from flax import nnx
 from jax import Array
 
 from harness import moved
-from harness.config.registry import Configured, NoOptions, Registry
 from harness.config.schema import run
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.config.users_modules import find_modules
 from harness.core.errors import UserError
 from harness.models.counting.mechanisms import count_conditioning, count_layer_part, unsharded

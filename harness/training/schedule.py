@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.config.recipes.durations import warmup_steps
-from harness.config.registry import Configured
 from harness.config.schema.run import Config, ModuleConfig, ScheduleConfig, num_steps
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.training.schedules.schedule_registry import (
     SCHEDULES,

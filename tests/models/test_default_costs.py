@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from harness.config.registry import NoOptions
 from harness.config.schema.run import ModuleConfig
+from harness.config.socket_registry import NoOptions
 from harness.core.errors import UserError
 from harness.models.layers import project
 from harness.models.mechanism import MatmulFlops

@@ -12,14 +12,14 @@ import optax
 import pytest
 from flax import nnx
 
-from harness.config.registry import Configured
 from harness.config.schema.run import ModuleConfig
+from harness.config.socket_registry import Configured
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.parameters import init_param, param_specs
 from harness.models.sockets.entries import BLOCKS
 from harness.models.sockets.told import SideOutputs, asked_names
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS
 from harness.training.optimizers.parameter_group import ParameterGroup
-from harness.training.optimizers.registry import OPTIMIZERS
 
 B, T, D, L = 2, 8, 16, 4
 DRAW = np.random.default_rng(3)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.mechanism import LayerContext
 from harness.models.sockets.entries import register_block
 

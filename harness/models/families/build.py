@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.config.registry import NoOptions
 from harness.config.schema.run import Config
+from harness.config.socket_registry import NoOptions
 from harness.models.diffusion.diffusion_model import ImageModel, build_image_model
 from harness.models.families.model_family import (
     FAMILIES,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.config.registry import Configured, Registry
 from harness.config.schema.run import Config, ModuleConfig
+from harness.config.socket_registry import Configured, Registry
 from harness.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

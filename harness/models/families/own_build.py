@@ -9,9 +9,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from harness.config.registry import Configured
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run import ComputeConfig, Config
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
 from harness.models.families.construction import Construction, construct
 from harness.models.families.model_family import DataShape, ModelFamily

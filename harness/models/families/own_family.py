@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flax import nnx
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.families.model_family import FAMILIES, ModelFamily
 from harness.models.families.own_build import build_own
 from harness.models.families.own_checks import check_own

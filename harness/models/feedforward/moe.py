@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.core.errors import UserError, did_you_mean
 from harness.models.feedforward.dispatch import block_rows, queue_rows
 from harness.models.feedforward.expert_parallel import apply_experts

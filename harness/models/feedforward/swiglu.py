@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.layers import project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight

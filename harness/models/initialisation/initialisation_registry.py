@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.config.registry import Configured, NoOptions, Registry
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.core.errors import UserError
 from harness.models.initialisation.draw import MAX_WHOLE, Draw
 from harness.models.mechanism import LayerContext

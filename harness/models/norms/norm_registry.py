@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from jax import Array
 
-from harness.config.registry import Configured, NoOptions, Registry
+from harness.config.socket_registry import Configured, NoOptions, Registry
 
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.layers import RMSNorm
 from harness.models.mechanism import LayerContext
 from harness.models.norms.norm_registry import register_norm

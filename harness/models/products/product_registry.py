@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions, Registry
+from harness.config.socket_registry import NoOptions, Registry
 from harness.core.errors import UserError, did_you_mean
 
 Axes = tuple[str | None, str | None]

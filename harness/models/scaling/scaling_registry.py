@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.config.registry import Configured, NoOptions, Registry
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.models.mup import learning_rate_scale
 from harness.models.parameters import ParamSpec
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.config.registry import Configured, NoOptions, Registry
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.models.mechanism import LayerContext
 
 OBJECTIVE_ARGUMENTS = 3

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.mechanism import LayerContext
 from harness.models.sockets.entries import register_embedding, register_head, register_position
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.mechanism import LayerContext
 from harness.models.sockets.entries import register_objective
 from harness.models.sockets.told import Told

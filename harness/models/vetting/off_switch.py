@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from harness.config.registry import Configured
 from harness.config.schema.run import ModelConfig, ModuleConfig
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.models.model_api import Model
 from harness.models.vetting.small_model import (

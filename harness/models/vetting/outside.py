@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.config.registry import Configured
+from harness.config.socket_registry import Configured
 from harness.models.diffusion.model_spec import ImageModelSpec
 from harness.models.model_spec import ModelSpec
 from harness.models.sockets.entries import POSITIONS

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from harness.config.registry import Configured, NoOptions, Registry
 from harness.config.schema.run import Config
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.core.errors import UserError
 from harness.models.sockets.told import asked_names, check_names
 from harness.records.run.metrics import EVALS, STEPS

@@ -7,8 +7,8 @@ from typing import Any
 
 import optax
 
-from harness.config.registry import Configured
 from harness.config.schema.run import ModuleConfig
+from harness.config.socket_registry import Configured
 from harness.training.optimizers.optimizer_registry import OPTIMIZERS, OptimizerEntry, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
 

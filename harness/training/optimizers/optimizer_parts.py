@@ -7,8 +7,8 @@ import fnmatch
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from harness.config.registry import Configured
 from harness.config.schema.run import ModuleConfig, OptimizerConfig, OptimizerGroupConfig
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
 from harness.training.optimizers import adamw, muon, published  # noqa: F401
 from harness.training.optimizers.optimizer_registry import OPTIMIZERS, OptimizerEntry

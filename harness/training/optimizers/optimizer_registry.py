@@ -19,8 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import optax
 
-from harness.config.registry import Configured, NoOptions, Registry
 from harness.config.schema.run import ModuleConfig
+from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.core.errors import UserError, did_you_mean
 from harness.training.optimizers.optax_factories import OPTAX, RUN_ARGUMENTS, factory_options, find_factory
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from harness.config.registry import Configured
+from harness.config.socket_registry import Configured
 from harness.models.parameters import ParamSpec
 from harness.models.step_clock import StepClock
 from harness.training.optimizers.matrices import Matrices

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from harness.config.registry import Configured
 from harness.config.schema.run import OptimizerConfig
+from harness.config.socket_registry import Configured
 from harness.training.optimizers.optimizer_parts import OptimizerPart
 from harness.training.optimizers.optimizer_registry import Optimizer
 from harness.training.optimizers.parameter_group import FIRST_STEP

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from harness.config.registry import Configured, NoOptions, Registry
+from harness.config.socket_registry import Configured, NoOptions, Registry
 
 
 class Decay(Enum):

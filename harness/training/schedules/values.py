@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.config.registry import Configured
 from harness.config.schema.ranges import numbers
 from harness.config.schema.run import Config
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
 from harness.training.schedules.schedule_registry import SCHEDULES, RegisteredSchedule
 

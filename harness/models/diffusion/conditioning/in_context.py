@@ -8,7 +8,7 @@ from __future__ import annotations
 from flax import nnx
 from jax import Array
 
-from harness.config.registry import NoOptions
+from harness.config.socket_registry import NoOptions
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import RMSNorm
 from harness.models.mechanism import LayerContext, MatmulFlops

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int32
 
-from harness.config.registry import Configured
+from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.training.optimizers.adamw import adamw_node
 from harness.training.optimizers.optimizer_registry import Optimizer, OptimizerEntry, register_optimizer

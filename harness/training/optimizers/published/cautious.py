@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from harness.config.registry import Configured
+from harness.config.socket_registry import Configured
 from harness.training.optimizers.adamw import adamw_node
 from harness.training.optimizers.optimizer_registry import Optimizer, OptimizerEntry, register_optimizer
 from harness.training.optimizers.parameter_group import ParameterGroup
