@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
-from harness.config.compose import run_hydra
+from harness.config.compose import run_hydra, sweep_configs
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import flatten
@@ -22,13 +22,16 @@ NAMED = [item for item in SHOWN if item[1]]
 
 
 def compose_file(folder: Path, file: str, content: str | bytes) -> Config:
-    """Write a file of a user's conf folder, and compose a run that chooses it."""
+    """Write a file of a user's conf folder, and compose the run, or the first of a sweep, that chooses it."""
     path = folder / "conf" / Path(*Path(file).parts[-2:])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    configs: list[Config] = []
     chosen = [f"{path.parent.name}={path.stem}", *NEEDED.get(path.parent.name, ())]
-    run_hydra([f"hydra.searchpath=[file://{folder}/conf]", *chosen], configs.append)
+    words = [f"hydra.searchpath=[file://{folder}/conf]", *chosen]
+    if path.parent.name == "experiment":
+        return sweep_configs(words)[0]
+    configs: list[Config] = []
+    run_hydra(words, configs.append)
     return configs[0]
 
 
@@ -44,10 +47,12 @@ def test_a_file_of_a_document_works_as_it_is(document, file, text, tmp_path):
     if file.endswith(".py"):
         compile(text, f"{document}: {file}", "exec")
         return
-    config, content = compose_file(tmp_path, file, text), yaml.safe_load(text)
-    content.pop("defaults", None)
-    composed, wanted = flatten(config), flatten(content) if content else {}
-    assert {key: composed.get(key) for key in wanted} == wanted
+    config, content = compose_file(tmp_path, file, text), OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(content, dict)
+    for node in ("defaults", "hydra"):  # which say what is composed, and what is swept
+        content.pop(node, None)
+    with_content = OmegaConf.merge(OmegaConf.structured(config), content)
+    assert flatten(OmegaConf.to_object(with_content)) == flatten(config)
 
 
 @pytest.mark.parametrize("head", ["# a comment\n# @package _global_\n", "\ufeff# @package _global_\n", ""])

@@ -30,6 +30,8 @@ FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 OVERRIDE = re.compile(r"[a-z_.]+=.+")
 OTHER_VALUES = re.compile(r"`(?:[^`\n]* )?([a-z_.]+)=[^`\s]+`((?:, `\w+`)+)")
 """A key with a value, then further values: `schedule=queue`, `static`."""
+ARGUMENTS = re.compile(r"(?:at|causal|gives|rate_rule|scans|stream)=.+|\w+=\(.*")
+"""Arguments of a registration, which the pages of the sockets write as Python does."""
 INLINE = re.compile(r"`([^`\n]+)`")
 COMMANDS = ("harness", "make", "python", "pytest", "pip", "pre-commit", "ray", "aws", "gcloud")
 """First words of a command."""
@@ -123,4 +125,8 @@ def overrides() -> list[tuple[str, ...]]:
         for match in OTHER_VALUES.finditer(text):
             pieces += [f"{match[1]}={value}" for value in INLINE.findall(match[2])]
     words = [tuple(shlex.split(piece)) for piece in pieces if piece.count("'") % 2 == 0]
-    return [*dict.fromkeys(each for each in words if all(OVERRIDE.fullmatch(word) for word in each))]
+    return [*dict.fromkeys(each for each in words if all(map(_is_override, each)))]
+
+
+def _is_override(word: str) -> bool:
+    return bool(OVERRIDE.fullmatch(word) and not ARGUMENTS.fullmatch(word))
