@@ -36,8 +36,8 @@ Registration, as class decorators with a name, a frozen dataclass of options and
   parameter's rate, decay and start at another size than the base. `mup` is the default.
 - `register_product`: a function of x [N, I], a weight [I, O] and its axes, which returns [N, O].
 
-What a mechanism is told: each argument after those of its socket asks for one thing by its name, from `TOLD`
-or the `gives` of another registration. `SideOutputs` is what it may return beside its output.
+What a mechanism is told: each argument after those of its socket asks for one thing by its name, from
+`SIDE_INPUTS` or the `gives` of another registration. `SideOutputs` is what it may return beside its output.
 
 Contract:
 
@@ -133,7 +133,7 @@ from harness.models.sockets.entries import (
     register_objective,
     register_position,
 )
-from harness.models.sockets.told import TOLD, SideOutputs
+from harness.models.sockets.side_inputs import SIDE_INPUTS, SideOutputs
 from harness.models.text.embedding import lookup
 from harness.models.text.objective import Forward, ObjectiveLoss, cross_entropy
 from harness.training.metrics.call_records import record_calls
@@ -150,7 +150,7 @@ from harness.training.schedules.schedule_registry import SchedulePlace, register
 
 __all__ = [
     "NO_PERIOD",
-    "TOLD",
+    "SIDE_INPUTS",
     "AdamOptions",
     "BranchModulation",
     "Conditioning",

@@ -24,7 +24,7 @@ from harness.models.sockets.entries import (
     POSITIONS,
     ConfiguredSocket,
 )
-from harness.models.sockets.told import asked_names
+from harness.models.sockets.side_inputs import asked_names
 
 
 @dataclass(frozen=True)

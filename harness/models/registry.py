@@ -62,7 +62,7 @@ class Mechanism:
     `parallel.sharding.sequence_parallel`). If not, every device of the axis `context` gets the full sequence,
     and only its shard of the output is kept."""
     gives: tuple[str, ...] = ()
-    """Names of the arrays [B, T, ...] that it gives to the mechanisms after it (`sockets.told`)."""
+    """Names of the arrays [B, T, ...] that it gives to the mechanisms after it (`sockets.side_inputs`)."""
     off: Any = None
     """Options with which it is the default of its node, bit for bit, as is checked; None: no such options."""
     kernel: Callable[[LayerContext, Any], KernelChoice | None] = lambda context, options: None

@@ -37,8 +37,8 @@ def plan_on_cluster(runs: Sequence[DescribedRun], config: ClusterConfig) -> Swee
     for run in runs:
         if not run.facts.is_known:
             raise UserError(
-                f"{run.name}: the speed of model.kind={run.config.model.kind} on a described cluster cannot be"
-                " known, since its layers are its own. Plan it without a cluster, on a machine that has"
+                f"{run.name}: the speed of model.kind={run.config.model.kind} on a described cluster cannot"
+                " be known, since its layers are its own. Plan it without a cluster, on a machine that has"
                 " trained it, or plan a decoder."
             )
     cluster = cluster_from_config(config)

@@ -23,7 +23,7 @@ from harness.models.layers import project
 from harness.models.parameters import constant, weight, zeros
 from harness.models.registry import register_attention, register_conditioning, register_feedforward
 from harness.models.sockets.entries import register_embedding
-from harness.models.sockets.told import SideOutputs
+from harness.models.sockets.side_inputs import SideOutputs
 from harness.models.vetting import vet as vetting
 from harness.models.vetting.execution import check_execution
 from harness.models.vetting.gradients import check_gradients

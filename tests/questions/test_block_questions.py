@@ -17,7 +17,7 @@ from harness.config.socket_registry import Configured
 from harness.models.mechanism import LayerContext, ModelDims
 from harness.models.parameters import init_param, param_specs
 from harness.models.sockets.entries import BLOCKS
-from harness.models.sockets.told import SideOutputs, asked_names
+from harness.models.sockets.side_inputs import SideOutputs, asked_names
 from harness.training.optimizers.optimizer_registry import OPTIMIZERS
 from harness.training.optimizers.parameter_group import ParameterGroup
 
@@ -35,7 +35,7 @@ def feed(x):
     return jnp.sin(x) @ F
 
 
-def n(x, axes=-1):
+def n(x, axes: Any = -1):
     return x / np.sqrt(np.mean(np.square(x), axis=axes, keepdims=True) + 1e-6)
 
 
@@ -68,14 +68,14 @@ class Stack:
         self.ends = with_values(entry.stream(contexts[-1], self.block.options)) if entry.stream else None
         self.order = entry.order(self.block.options, layers) if entry.order else range(layers)
 
-    def __call__(self, **told):
+    def __call__(self, **side_inputs):
         stream, visits, auxiliary = self._end("open", jnp.asarray(X0)), {}, []
         for layer in self.order:
-            block, given = self.layers[layer], {"x0_BTD": X0, "key": None, "step": None, **told}
+            block, given = self.layers[layer], {"x0_BTD": X0, "key": None, "step": None, **side_inputs}
             given["visit"] = visits.get(layer, 0)
             visits[layer] = given["visit"] + 1
-            asked = asked_names(type(block).__call__, 4)
-            stream = block(stream, attend, feed, **{name: given[name] for name in asked})
+            requests = asked_names(type(block).__call__, 4)
+            stream = block(stream, attend, feed, **{name: given[name] for name in requests})
             if isinstance(stream, tuple) and isinstance(stream[-1], SideOutputs):
                 auxiliary.append(stream[1].auxiliary)
                 stream = stream[0]
@@ -149,6 +149,7 @@ def test_mixing_on_the_manifold(name):
         c = np.einsum("btnd,ndc->btc", z, stack.value(layer, f"{own}.maps"))
         scales, bias = stack.value(layer, f"{own}.scale"), stack.value(layer, f"{own}.bias")
         c = np.repeat(scales, [4, 4, c.shape[-1] - 8]) * c + bias
+        m: Any
         a, b, m = sigmoid(c[..., :4]), 2 * sigmoid(c[..., 4:8]), np.exp(c[..., 8:])
         if name.startswith("manifold"):
             m = m.reshape(B, T, 4, 4)
@@ -328,7 +329,7 @@ def test_weights_come_back_to_the_sphere():
     group = ParameterGroup(specs, dict.fromkeys(specs, False), dict.fromkeys(specs, 1.0))
     optimizer = group.build(OPTIMIZERS.lookup(ModuleConfig("adam_on_the_sphere")), 0.1)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
-    after = optax.apply_updates(params, updates)
+    after: Any = optax.apply_updates(params, updates)
     close(np.linalg.norm(after["0"], axis=0), 1)
     close(np.linalg.norm(after["1"], axis=1), 1)
     close(after["2"], params["2"] - 0.1)

@@ -28,7 +28,7 @@ from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.models import Model, TextModel, build
 from harness.models.layers import Rotary
-from harness.models.sockets.told import Told
+from harness.models.sockets.side_inputs import SideInputs
 from harness.models.text.decoder import Decoder
 from harness.models.text.layer import Carry, apply_layer
 from harness.training.optimizers import parameter_group
@@ -122,7 +122,7 @@ def inside(built: Model, params: Params) -> dict[str, jax.Array]:
     rotary = Rotary.table(LENGTH, decoder.head_width, decoder.rope_base)
     read_BTD = x_BTD = decoder.embed_rows(tokens_BT)
     for layer in decoder.layers:
-        (x_BTD, _), _ = apply_layer(layer, Carry(x_BTD, {}), Told(rotary))
+        (x_BTD, _), _ = apply_layer(layer, Carry(x_BTD, {}), SideInputs(rotary))
     assert isinstance(built, TextModel)
     return {"read": read_BTD, "stream": x_BTD, "logits": built.logits(params, tokens_BT)}
 

@@ -14,7 +14,8 @@ import pytest
 
 from harness import extend
 from harness.config.compose import compose
-from harness.config.schema.run import FinetuneConfig, OptimizerConfig, OptimizerGroupConfig
+from harness.config.schema.finetune import FinetuneConfig
+from harness.config.schema.run import OptimizerConfig, OptimizerGroupConfig
 from harness.core.errors import UserError
 from harness.models import Model
 from harness.models.step_clock import StepClock

@@ -29,7 +29,7 @@ from harness.models.layers import Rotary, project
 from harness.models.mechanism import LayerContext
 from harness.models.parameters import weight
 from harness.models.registry import register_attention
-from harness.models.sockets.told import SideOutputs
+from harness.models.sockets.side_inputs import SideOutputs
 
 TINY = 1e-20
 """Term that keeps logarithms finite."""

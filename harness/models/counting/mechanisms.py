@@ -17,7 +17,7 @@ from harness.models.counting.jaxpr import count_function
 from harness.models.kernels import CPU
 from harness.models.layers import Rotary
 from harness.models.mechanism import LayerContext, MatmulFlops
-from harness.models.sockets.told import TOLD, Told, asked_names
+from harness.models.sockets.side_inputs import SIDE_INPUTS, SideInputs, asked_names
 from harness.models.step_clock import StepClock
 
 NO_MESH = AbstractMesh((), ())
@@ -49,8 +49,8 @@ def count_layer_part(module: Any, context: LayerContext) -> MatmulFlops:
     requests = asked_names(type(module).__call__, 2)
     x_BTD = jax.ShapeDtypeStruct((*_batch_and_time(context), context.shape.width), jnp.float32)
 
-    def apply(module: Any, x_BTD: Any, told: Told) -> Any:
-        return module(x_BTD, **told.answers(requests, context.layer))
+    def apply(module: Any, x_BTD: Any, side_inputs: SideInputs) -> Any:
+        return module(x_BTD, **side_inputs.answers(requests, context.layer))
 
     # What others give is there, unless they come later or in no layer before this one.
     arrays = {name: abstract for name in requests if (abstract := abstract_array(name, context)) is not None}
@@ -74,7 +74,7 @@ def count_conditioning(module: Any, context: LayerContext) -> MatmulFlops:
     return count_module(module, apply, condition_B1D, x_BTD, tokens=B * T)
 
 
-def abstract_told(context: LayerContext, others_give: Mapping[str, Any]) -> Told:
+def abstract_told(context: LayerContext, others_give: Mapping[str, Any]) -> SideInputs:
     """Return what a layer may be told, as shapes and dtypes."""
     B, T = _batch_and_time(context)
     angles_TJ = jax.ShapeDtypeStruct((T, context.shape.head_width // 2), jnp.float32)
@@ -82,7 +82,7 @@ def abstract_told(context: LayerContext, others_give: Mapping[str, Any]) -> Told
     rotary = Rotary(angles_TJ, angles_TJ, integers_BT if context.documents else None)  # pyright: ignore[reportArgumentType]
     x_BTD = jax.ShapeDtypeStruct((B, T, context.shape.width), jnp.float32)
     scalars = (jax.ShapeDtypeStruct((), dtype) for dtype in (jnp.int32, jnp.float32, jnp.uint32, jnp.int32))
-    return Told(rotary, integers_BT, x_BTD, StepClock(*scalars), dict(others_give))  # pyright: ignore[reportArgumentType]
+    return SideInputs(rotary, integers_BT, x_BTD, StepClock(*scalars), dict(others_give))  # pyright: ignore[reportArgumentType]
 
 
 def abstract_array(name: str, context: LayerContext) -> jax.ShapeDtypeStruct | None:
@@ -92,7 +92,7 @@ def abstract_array(name: str, context: LayerContext) -> jax.ShapeDtypeStruct | N
     sizes = {"B": B, "T": T, "S": T, "D": shape.width, "H": shape.heads, "G": shape.heads}
     sizes |= {"K": shape.head_width, "F": shape.ffn, "V": shape.vocabulary}
     axes = re.search(r"_([A-Z]+)$", name)
-    if name in TOLD or axes is None or not set(axes[1]) <= sizes.keys():
+    if name in SIDE_INPUTS or axes is None or not set(axes[1]) <= sizes.keys():
         return None
     return jax.ShapeDtypeStruct(tuple(sizes[axis] for axis in axes[1]), jnp.float32)
 

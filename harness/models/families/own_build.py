@@ -20,7 +20,7 @@ from harness.models.families.own_model import OwnModel, OwnSpec, Unstacked
 from harness.models.initialisation.draw import Draw
 from harness.models.layers import DTYPES
 from harness.models.parameters import ParamSpec, sort_by_path
-from harness.models.sockets.told import CLOCK_NAMES
+from harness.models.sockets.side_inputs import CLOCK_NAMES
 from harness.parallel.sharding.axis_rules import LARGEST, LOGICAL_AXIS_RULES
 
 LEVELS = ("bias", "scale")

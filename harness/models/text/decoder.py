@@ -19,15 +19,15 @@ from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
 from harness.models.parameters import weight
 from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
-from harness.models.sockets.told import CLOCK_NAMES, TOLD, Told, asked_names, check_names
+from harness.models.sockets.side_inputs import CLOCK_NAMES, SIDE_INPUTS, SideInputs, asked_names, check_names
 from harness.models.step_clock import StepClock
 from harness.models.text.embedding import lookup_rows
 from harness.models.text.layer import Carry, apply_layer, build_layer, layer_requests
 from harness.parallel.sharding.axis_rules import reshape_rows
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence, num_shards
 
-OUTER_TOLD = tuple(name for name in TOLD if name not in ("rotary", "visit"))
-"""Names of TOLD that what stands outside of the layers may ask for."""
+OUTER_SIDE_INPUTS = tuple(name for name in SIDE_INPUTS if name not in ("rotary", "visit"))
+"""Names of SIDE_INPUTS that what stands outside of the layers may ask for."""
 
 
 def document_index(tokens_BT: Array, end: int) -> Array:
@@ -77,7 +77,7 @@ class Decoder(nnx.Module):
         objective, new_layer = spec.configured_objective, partial(build_layer, spec)
         is_plain = objective.name == "next_token"
         self.objective = None if is_plain else objective.build(spec.outer_context, new_layer)
-        self.asked = frozenset(self._check_requests(spec))
+        self.requests = frozenset(self._check_requests(spec))
 
     def __call__(self, tokens_BT: Array) -> tuple[Array, dict[str, RouterStats]]:
         """Map token ids [B, T] to logits [B, T, V] and router statistics by stored path."""
@@ -93,28 +93,28 @@ class Decoder(nnx.Module):
         if self.end_token is not None:
             documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
         rotary = self.rotary(num_shards() * tokens_BT.shape[1])
-        everything = Told(rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given or {}))
-        x_BTD, more = self._embed(tokens_BT, everything)
+        first = SideInputs(rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given or {}))
+        x_BTD, embedding_gives = self._embed(tokens_BT, first)
         rows = (
             documents_BT,
-            tokens_BT if "tokens_BT" in self.asked else None,
-            x_BTD if "x0_BTD" in self.asked else None,
-            everything.given | more,
+            tokens_BT if "tokens_BT" in self.requests else None,
+            x_BTD if "x0_BTD" in self.requests else None,
+            first.given | embedding_gives,
         )
 
-        def told(rows: Any) -> Told:
+        def side_inputs(rows: Any) -> SideInputs:
             documents_BT, tokens_BT, x0_BTD, given = rows
-            return Told(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, dict(given))
+            return SideInputs(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, dict(given))
 
         stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches, apply_layer, self.order)
-        opened = Carry(self._at_end("open", x_BTD, told(rows)), {})
-        carry, statistics = apply_layers(stack, opened, rows, told)
-        gathered = everything.given | more | carry.given
-        x_BTD = self._at_end("close", carry.stream, replace(told(rows), given=gathered))
+        opened = Carry(self._at_end("open", x_BTD, side_inputs(rows)), {})
+        carry, statistics = apply_layers(stack, opened, rows, side_inputs)
+        arrays = first.given | embedding_gives | carry.given
+        x_BTD = self._at_end("close", carry.stream, replace(side_inputs(rows), given=arrays))
         x_BTD = self._scale(self.norm(x_BTD), self.relative_width**-0.5)
         signals = {path: stats.router for path, stats in statistics.items() if stats.router is not None}
         terms = [jnp.sum(stats.auxiliary) for stats in statistics.values() if stats.auxiliary is not None]
-        return LayersOutput(x_BTD, signals, sum(terms[1:], terms[0]) if terms else None, gathered)
+        return LayersOutput(x_BTD, signals, sum(terms[1:], terms[0]) if terms else None, arrays)
 
     def rotary(self, length: int) -> Rotary:
         """Return the rotation that layers share, for a sequence of this length."""
@@ -128,25 +128,25 @@ class Decoder(nnx.Module):
     @property
     def asks_clock(self) -> bool:
         """True if anything asks for the place of a step in its run."""
-        return bool(self.asked & CLOCK_NAMES)
+        return bool(self.requests & CLOCK_NAMES)
 
     def embed_rows(self, tokens_BT: Array) -> Array:
         """Return the tokens' rows of the embedding table, in compute precision."""
         x_BTD = lookup_rows(gather_rounded(self.embedding, self.dtype), tokens_BT, self.dtype)
         return self._scale(x_BTD, self.relative_width**0.5)
 
-    def _embed(self, tokens_BT: Array, told: Told) -> tuple[Array, dict[str, Array]]:
+    def _embed(self, tokens_BT: Array, side_inputs: SideInputs) -> tuple[Array, dict[str, Array]]:
         """Return the input of the first layer, and what the embedding gives."""
         names = asked_names(type(self.input).__call__, 2)
-        output = self.input(self.embed_rows(tokens_BT), **told.answers(names, 0, 3))
+        output = self.input(self.embed_rows(tokens_BT), **side_inputs.answers(names, 0, 3))
         return (output[0], dict(output[1].gives)) if isinstance(output, tuple) else (output, {})
 
-    def _at_end(self, end: str, stream: Any, told: Told) -> Any:
+    def _at_end(self, end: str, stream: Any, side_inputs: SideInputs) -> Any:
         """Open the stream from the embedding, or close it; without a stream of its own it is x."""
         if self.stream is None:
             return stream
         call = getattr(type(self.stream), end)
-        return call(self.stream, stream, **told.answers(asked_names(call, 2), 0, 4))
+        return call(self.stream, stream, **side_inputs.answers(asked_names(call, 2), 0, 4))
 
     def logits(self, x_BTD: Array) -> Array:
         """Map what the head multiplies to float32 logits [B, T, V]."""
@@ -177,8 +177,8 @@ class Decoder(nnx.Module):
     def _check_requests(self, spec: ModelSpec) -> Iterator[str]:
         """Yield every name that is asked for. Raises UserError if nothing tells it."""
         for layer in (*self.repeats, *self.layers):
-            for _, asked in layer_requests(spec, layer):
-                yield from asked
+            for _, requests in layer_requests(spec, layer):
+                yield from requests
         outer = [(f"model.embedding.name={spec.embedding.name}", type(self.input).__call__, 2)]
         outer.append((f"model.head.name={spec.head.name}", type(self.output).__call__, 3))
         if self.stream is not None:
@@ -188,6 +188,6 @@ class Decoder(nnx.Module):
             key = f"objective.name={spec.configured_objective.name}"
             outer.append((key, type(self.objective).__call__, OBJECTIVE_ARGUMENTS))
         for key, call, own in outer:
-            asked = asked_names(call, own)
-            check_names(key, asked, spec.gives, OUTER_TOLD)
-            yield from asked
+            requests = asked_names(call, own)
+            check_names(key, requests, spec.gives, OUTER_SIDE_INPUTS)
+            yield from requests

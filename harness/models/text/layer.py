@@ -15,7 +15,7 @@ from harness.models.mechanism import LayerContext, RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.products.product_registry import use_product
 from harness.models.sockets.entries import ConfiguredSocket
-from harness.models.sockets.told import TOLD, SideOutputs, Told, asked_names, check_names
+from harness.models.sockets.side_inputs import SIDE_INPUTS, SideInputs, SideOutputs, asked_names, check_names
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence, local_shard
 
 BLOCK_ARGUMENTS = 4
@@ -66,8 +66,8 @@ def build_layer(spec: ModelSpec, layer: int) -> nnx.Module:
     )
     for part in ("attention", "feedforward"):
         use_product(getattr(block, part), getattr(spec.products, part), f"compute.products.{part}")
-    for key, asked in layer_requests(spec, block):
-        check_names(key, asked, spec.gives, TOLD)
+    for key, requests in layer_requests(spec, block):
+        check_names(key, requests, spec.gives, SIDE_INPUTS)
     return block
 
 
@@ -78,12 +78,14 @@ def layer_requests(spec: ModelSpec, layer: Any) -> Iterator[tuple[str, Mapping[s
     yield f"model.feedforward.name={spec.feedforward.name}", asked_names(type(layer.feedforward).__call__, 2)
 
 
-def apply_layer(layer: Any, carry: Carry, told: Told, visit: int = 0) -> tuple[Carry, LayerStatistics | None]:
+def apply_layer(
+    layer: Any, carry: Carry, side_inputs: SideInputs, visit: int = 0
+) -> tuple[Carry, LayerStatistics | None]:
     """Apply a layer to the carry. Return the new carry and the layer's statistics, None if it has none."""
-    told = replace(told, visit=visit, rotary=_rotary(layer.facts, told))
-    branches = _LayerBranches(layer, told, dict(carry.given))
+    side_inputs = replace(side_inputs, visit=visit, rotary=_rotary(layer.facts, side_inputs))
+    branches = _LayerBranches(layer, side_inputs, dict(carry.given))
     names = asked_names(type(layer).__call__, BLOCK_ARGUMENTS)
-    own = branches.told_now().of_shard().answers(names, layer.facts.context.layer, 2)
+    own = branches.current_side_inputs().of_shard().answers(names, layer.facts.context.layer, 2)
     output = layer(carry.stream, branches.attend, branches.feed, **own)
     stream, statistics = branches.take(output)
     return Carry(stream, branches.given), branches.statistics(statistics)
@@ -92,8 +94,8 @@ def apply_layer(layer: Any, carry: Carry, told: Told, visit: int = 0) -> tuple[C
 class _LayerBranches:
     """The two mechanisms of a layer as functions of [B, T, D], and what they return beside their output."""
 
-    def __init__(self, layer: Any, told: Told, given: dict[str, Array]):
-        self.layer, self.told, self.given = layer, told, given
+    def __init__(self, layer: Any, side_inputs: SideInputs, given: dict[str, Array]):
+        self.layer, self.side_inputs, self.given = layer, side_inputs, given
         self.router: RouterStats | None = None
         self.auxiliary: list[Array] = []
 
@@ -106,10 +108,10 @@ class _LayerBranches:
         return self._apply(self.layer.feedforward, x_BTD, self.layer.facts.feedforward_is_sharded, 1)
 
     def _apply(self, module: Any, x_BTD: Array, is_sharded: bool, part: int) -> Array:
-        told = self.told_now()
-        told = told.of_shard() if is_sharded else told.of_full_sequence()
+        side_inputs = self.current_side_inputs()
+        side_inputs = side_inputs.of_shard() if is_sharded else side_inputs.of_full_sequence()
         names = asked_names(type(module).__call__, 2)
-        answers = told.answers(names, self.layer.facts.context.layer, part)
+        answers = side_inputs.answers(names, self.layer.facts.context.layer, part)
         x_BTD = x_BTD if is_sharded else all_gather_sequence(x_BTD)
         y_BTD, more = self.take(module(x_BTD, **answers), None if is_sharded else local_shard)
         if isinstance(more, RouterStats):
@@ -118,9 +120,9 @@ class _LayerBranches:
             self.auxiliary.append(more)
         return y_BTD if is_sharded else local_shard(y_BTD)
 
-    def told_now(self) -> Told:
+    def current_side_inputs(self) -> SideInputs:
         """Return what a mechanism is told after those before it."""
-        return replace(self.told, given=self.told.given | self.given)
+        return replace(self.side_inputs, given=self.side_inputs.given | self.given)
 
     def take(self, output: Any, to_shard: Any = None) -> tuple[Any, Any]:
         """Split an output into the value and what comes with it: router statistics, or an auxiliary loss.
@@ -149,14 +151,14 @@ class _LayerBranches:
         return LayerStatistics(self.router, sum(terms[1:], terms[0]) if terms else None)
 
 
-def _rotary(facts: LayerFacts, told: Told) -> Rotary:
+def _rotary(facts: LayerFacts, side_inputs: SideInputs) -> Rotary:
     """Return the rotation of a layer."""
     if facts.position is None:
-        return told.rotary
+        return side_inputs.rotary
     position = facts.position
     names = asked_names(position.entry.implementation, 2)
-    table = position.entry.implementation(facts.context, position.options, **told.answers(names))
+    table = position.entry.implementation(facts.context, position.options, **side_inputs.answers(names))
     frequency_J, scale = table if isinstance(table, tuple) else (table, 1.0)
-    length = told.rotary.cos_TJ.shape[0]
+    length = side_inputs.rotary.cos_TJ.shape[0]
     rotary = Rotary.of_frequencies(length, frequency_J, scale)
-    return rotary.with_documents(told.rotary.document_BT)
+    return rotary.with_documents(side_inputs.rotary.document_BT)

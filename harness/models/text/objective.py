@@ -24,7 +24,7 @@ from jax import Array
 from harness.config.socket_registry import NoOptions
 from harness.models.mechanism import LayerContext
 from harness.models.sockets.entries import register_objective
-from harness.models.sockets.told import Told
+from harness.models.sockets.side_inputs import SideInputs
 from harness.models.step_clock import StepClock
 from harness.models.text.layer import Carry, apply_layer
 
@@ -82,8 +82,8 @@ class Forward:
 
     def apply_layer(self, layer: nnx.Module, x_BTD: Array) -> Array:
         """Apply a layer that the objective made with `new_layer`."""
-        told = Told(self.decoder.rotary(x_BTD.shape[1]), clock=self.clock)
-        carry, _ = apply_layer(layer, Carry(x_BTD, {}), told)
+        side_inputs = SideInputs(self.decoder.rotary(x_BTD.shape[1]), clock=self.clock)
+        carry, _ = apply_layer(layer, Carry(x_BTD, {}), side_inputs)
         return carry.stream
 
 

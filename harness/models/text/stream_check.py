@@ -12,7 +12,7 @@ from jax import Array
 from harness.core.errors import UserError
 from harness.models.counting.mechanisms import NO_MESH, abstract_array, abstract_told
 from harness.models.model_spec import ModelSpec
-from harness.models.sockets.told import SideOutputs, Told, asked_names
+from harness.models.sockets.side_inputs import SideInputs, SideOutputs, asked_names
 from harness.models.text.layer import BLOCK_ARGUMENTS
 
 
@@ -27,24 +27,24 @@ def check_stream(spec: ModelSpec, dtype: Any = jnp.float32) -> None:
     stream = spec.block.entry.stream
     ends = None if stream is None else stream(spec.outer_context, spec.block.options)
     (graph, state), context = nnx.split((layers, ends)), spec.outer_context
-    told = abstract_told(context, {name: abstract_array(name, context) for name in spec.gives})
+    side_inputs = abstract_told(context, {name: abstract_array(name, context) for name in spec.gives})
     x_BTD = jax.ShapeDtypeStruct(
         (context.per_device_batch, context.sequence_length, context.shape.width), dtype
     )
 
-    def apply(state: Any, x_BTD: Array, told: Told) -> Any:
+    def apply(state: Any, x_BTD: Array, side_inputs: SideInputs) -> Any:
         layers, ends = nnx.merge(graph, state)
-        return _Trace(spec, layers, ends, told, x_BTD).apply(places)
+        return _Trace(spec, layers, ends, side_inputs, x_BTD).apply(places)
 
     with jax.sharding.use_abstract_mesh(NO_MESH):
-        jax.eval_shape(apply, state, x_BTD, told)
+        jax.eval_shape(apply, state, x_BTD, side_inputs)
 
 
 class _Trace:
     """One pass of the stream through the blocks, with mechanisms that return what they get."""
 
-    def __init__(self, spec: ModelSpec, layers: Any, ends: Any, told: Told, x_BTD: Array):
-        self.layers, self.ends, self.told, self.x_BTD = layers, ends, told, x_BTD
+    def __init__(self, spec: ModelSpec, layers: Any, ends: Any, side_inputs: SideInputs, x_BTD: Array):
+        self.layers, self.ends, self.side_inputs, self.x_BTD = layers, ends, side_inputs, x_BTD
         self.key, self.scans = f"model.block.name={spec.block.name}", spec.block.entry.scans
 
     def apply(self, places: tuple[int, ...]) -> Any:
@@ -69,9 +69,9 @@ class _Trace:
 
     def _layer(self, layer: int, stream: Any) -> Any:
         block = self.layers[layer]
-        told = self.told.answers(asked_names(type(block).__call__, BLOCK_ARGUMENTS), layer, 2)
+        side_inputs = self.side_inputs.answers(asked_names(type(block).__call__, BLOCK_ARGUMENTS), layer, 2)
         output = self._called(
-            lambda: block(stream, self._mechanism("attend"), self._mechanism("feed"), **told),
+            lambda: block(stream, self._mechanism("attend"), self._mechanism("feed"), **side_inputs),
             f"layer {layer}",
             stream,
         )
@@ -82,8 +82,8 @@ class _Trace:
         if self.ends is None:
             return stream
         call = getattr(type(self.ends), end)
-        told = self.told.answers(asked_names(call, 2), 0, 4)
-        return self._called(lambda: call(self.ends, stream, **told), f"{end}()", stream)
+        side_inputs = self.side_inputs.answers(asked_names(call, 2), 0, 4)
+        return self._called(lambda: call(self.ends, stream, **side_inputs), f"{end}()", stream)
 
     def _called(self, call: Any, place: str, stream: Any) -> Any:
         try:

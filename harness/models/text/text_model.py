@@ -24,7 +24,7 @@ from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
 from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
-from harness.models.sockets.told import Told, asked_names
+from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.step_clock import StepClock
 from harness.models.text import ends  # noqa: F401, which registers the defaults
 from harness.models.text.cross_entropy import (
@@ -120,9 +120,9 @@ class TextModel(Model, PredictsTokens):
         decoder = self._decoder(params)
         forward = Forward(decoder, clock)
         objective = cast(Any, decoder.objective)
-        asked = asked_names(type(objective).__call__, OBJECTIVE_ARGUMENTS)
-        told = Told(decoder.rotary(1), clock=clock)
-        result = objective(forward, tokens_BT1, **told.answers(asked, 0, 5))
+        requests = asked_names(type(objective).__call__, OBJECTIVE_ARGUMENTS)
+        side_inputs = SideInputs(decoder.rotary(1), clock=clock)
+        result = objective(forward, tokens_BT1, **side_inputs.answers(requests, 0, 5))
         terms = sum(forward.auxiliary[1:], forward.auxiliary[0]) if forward.auxiliary else None
         metrics = {"loss": jnp.mean(result.loss_BT), "z": jnp.float32(0), "signals": forward.signals}
         return _add_auxiliary(result.minimised, forward.signals, terms), metrics

@@ -20,7 +20,7 @@ from harness.models.mechanism import LayerContext
 from harness.models.model_spec import ModelSpec
 from harness.models.parameters import count_parameters, init_param, param_specs
 from harness.models.registry import ConfiguredModule
-from harness.models.sockets.told import Told, asked_names
+from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.vetting.outside import is_outside
 
 MAX_PARAMETERS = 10_000_000
@@ -66,7 +66,7 @@ def _check_execution(kind: str, part: ConfiguredModule, context: LayerContext, s
     executable = _initialised(module)
 
     def apply(x_BTD: Array, rotary: Rotary) -> Array:
-        output = executable(x_BTD, **Told(rotary).answers(requests))
+        output = executable(x_BTD, **SideInputs(rotary).answers(requests))
         return output[0] if isinstance(output, tuple) else output
 
     context = dataclasses.replace(context, sequence_length=min(context.sequence_length, MAX_TOKENS))

@@ -19,7 +19,7 @@ from jax import Array
 from harness.core.errors import UserError
 from harness.models.model_api import Params
 from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
-from harness.models.sockets.told import Told, asked_names
+from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.text.objective import Forward, Pass
 from harness.models.text.text_model import TextModel
 from harness.models.vetting.small_model import (
@@ -70,7 +70,7 @@ def _stand_in_losses(model: TextModel, params: Params, rows_BT1: Array, prefers_
     """Return what is minimised, and the mean of what the run is judged by if the objective says so."""
     clock, decoder = CLOCK if model.asks_clock else None, cast(Any, model.module(params))
     requests = asked_names(type(decoder.objective).__call__, OBJECTIVE_ARGUMENTS)
-    answers = Told(decoder.rotary(1), clock=clock).answers(requests, 0, 5)
+    answers = SideInputs(decoder.rotary(1), clock=clock).answers(requests, 0, 5)
     losses = [decoder.objective(StandInForward(decoder, clock, prefers_seen), rows_BT1, **answers).minimised]
     if model.loss_is_bound:
         judged_BT = decoder.objective.judge(StandInForward(decoder, None, prefers_seen), rows_BT1)

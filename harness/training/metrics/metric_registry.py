@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.config.schema.run import Config
 from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.core.errors import UserError
-from harness.models.sockets.told import asked_names, check_names
+from harness.models.sockets.side_inputs import asked_names, check_names
 from harness.records.run.metrics import EVALS, STEPS
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from harness.core.errors import UserError
 from harness.models import Model
-from harness.models.sockets.told import asked_names
+from harness.models.sockets.side_inputs import asked_names
 from harness.records.run.metrics import metric_column
 from harness.training.metrics.metric_registry import ConfiguredMetric
 from harness.training.trainable.trainable_model import Params, TrainableModel

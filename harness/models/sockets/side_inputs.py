@@ -2,14 +2,15 @@
 
     def __call__(self, x_BTD, rotary, tokens_BT): ...
 
-The first arguments are those of its socket. Each later one is one of TOLD, or the name of an array that
-another mechanism gives (`gives` at its registration).
+The first arguments are those of its socket. Each later one is one of SIDE_INPUTS, or the name of an array
+that another mechanism gives (`gives` at its registration).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from harness.models.layers import Rotary
 from harness.models.step_clock import StepClock
 from harness.parallel.sharding.sequence_parallel import all_gather_sequence
 
-TOLD = {
+SIDE_INPUTS = {
     "rotary": "rotation of queries and keys by position; carries `document_BT`",
     "document_BT": "index of each token's document, int32 [B, T]; None if documents are not masked",
     "tokens_BT": "ids of the input tokens, int32 [B, T]",
@@ -50,7 +51,7 @@ class SideOutputs(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Told:
+class SideInputs:
     """Everything that the mechanisms of a pass may be told. None is what none of them asks for."""
 
     rotary: Rotary
@@ -61,13 +62,13 @@ class Told:
     """Arrays that mechanisms gave so far."""
     visit: int = field(default=0, metadata={"static": True})
 
-    def answers(self, asked: Mapping[str, bool], *place: int) -> dict[str, Any]:
+    def answers(self, requests: Mapping[str, bool], *place: int) -> dict[str, Any]:
         """Return what was asked for by name (`asked_names`). `place`: integers that tell this mechanism's key
         from others. An array that nobody gave yet is None, or the default of the argument."""
         return {
             name: self._answer(name, place)
-            for name, required in asked.items()
-            if required or name in TOLD or name in self.given
+            for name, required in requests.items()
+            if required or name in SIDE_INPUTS or name in self.given
         }
 
     def _answer(self, name: str, place: tuple[int, ...]) -> Any:
@@ -84,11 +85,11 @@ class Told:
                 return getattr(self, name)
         return self.given.get(name)
 
-    def of_shard(self) -> Told:
+    def of_shard(self) -> SideInputs:
         """Return what a mechanism is told that works on this device's shard of the sequences."""
         return replace(self, rotary=self.rotary.local_shard())
 
-    def of_full_sequence(self) -> Told:
+    def of_full_sequence(self) -> SideInputs:
         """Return what a mechanism is told that works on full sequences."""
         gathered = jax.tree.map(all_gather_sequence, (self.tokens_BT, self.x0_BTD, self.given))
         tokens_BT, x0_BTD, given = gathered
@@ -103,11 +104,11 @@ def asked_names(call: Callable[..., Any], own: int) -> dict[str, bool]:
     return {p.name: p.default is inspect.Parameter.empty for p in parameters if p.kind in kinds}
 
 
-def check_names(key: str, asked: Mapping[str, bool], given: Iterable[str], told: Iterable[str]) -> None:
-    """Raise UserError if a mechanism asks for what it cannot be told; `key` names it in the config, `given`
-    are the names that others give, `told` those of TOLD that its socket has."""
-    possible = {*told, *given}
-    for name, required in asked.items():
+def check_names(key: str, requests: Mapping[str, bool], *names: Iterable[str]) -> None:
+    """Raise UserError if a mechanism asks for what it cannot be told; `key` names it in the config. `names`:
+    those of SIDE_INPUTS that its socket has, and those that other mechanisms give."""
+    possible = {*itertools.chain(*names)}
+    for name, required in requests.items():
         if required and name not in possible:
             raise UserError(
                 f"{key} asks for '{name}', which nothing tells it: {did_you_mean(name, possible)} Rename the"
