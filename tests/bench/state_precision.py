@@ -24,7 +24,7 @@ import polars as pl
 from harness.compare.stats.paired_effects import paired_effect
 from harness.config.compose import compose
 from harness.records.run.metrics import read_curve
-from harness.training.optimizers import stored_dtypes
+from harness.training.optimizers.rounding import stored_dtypes
 from harness.training.programs import lowerings
 from harness.training.run import train_run
 from tests.prepared import prepare_run

@@ -60,7 +60,7 @@ def test_every_line_of_the_verdict_is_printed_and_nothing_is_lost(options, sweep
 def test_every_verb_prints_in_a_locale_without_utf8(arguments, status, sentence, tmp_path):
     folder = write_sweep(tmp_path / "trial").path
     words = [str(folder) if word == "SWEEP" else word for word in arguments]
-    code, out, err = run(*words, folder=tmp_path, **C_LOCALE)
+    code, out, err = run(*words, folder=tmp_path, seconds=120, **C_LOCALE)
     assert code == status
     assert sentence in out + err
 

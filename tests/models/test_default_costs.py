@@ -41,10 +41,10 @@ def assert_same_products(declared, counted):
 def test_attention(small, name, options):
     declared, counted = undeclared(ATTENTION, ModuleConfig(name, options))
     for context in small(length=32).spec.contexts:
+        shape = context.shape
         assert_same_products(declared.executed_flops(context), counted.executed_flops(context))
         assert counted.model_flops(context) == counted.executed_flops(context).total
-    shape = context.shape
-    assert counted.cache_bytes(context, 2) == 2 * 2 * 32 * shape.heads * shape.head_width
+        assert counted.cache_bytes(context, 2) == 2 * 2 * 32 * shape.heads * shape.head_width
 
 
 @pytest.mark.parametrize("name", ["swiglu", *FEEDFORWARDS])

@@ -12,7 +12,7 @@ from scipy import stats
 
 from harness.config.schema.run import ComputeConfig, ModelConfig, ModuleConfig
 from harness.core.errors import UserError
-from harness.models import initialisation, parameters
+from harness.models import parameters
 from harness.models.initialisation.draw import Draw
 from harness.models.initialisation.initialisation_registry import INITIALISATIONS, register_initialisation
 from harness.models.parameters import ParamSpec, init_blocks, init_param
@@ -141,7 +141,7 @@ def test_layers_of_a_scan_keep_draws_of_their_own(with_rules, small):
 def test_what_cannot_be_drawn_is_refused(with_rules, small, monkeypatch):
     with pytest.raises(UserError, match=r"draws .*gain as 'orthogonal', but it is a vector"):
         small(initialisation=ModuleConfig("turned"))
-    monkeypatch.setattr(initialisation.initialisation_registry, "MAX_WHOLE", 100)
+    monkeypatch.setattr("harness.models.initialisation.initialisation_registry.MAX_WHOLE", 100)
     with pytest.raises(UserError, match=r"which needs all of them at once, and 100 are the most"):
         small(initialisation=ModuleConfig("turned"))
     with pytest.raises(UserError, match=r"model\.initialisation\.name=fanin .*did you mean 'fan_in'"):

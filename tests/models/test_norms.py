@@ -31,7 +31,7 @@ def built(name: str, size: int, axis: str | None = "width", **options: Any) -> A
     """A norm with parameters drawn around their start, so that each of them counts."""
     norm = NORMS.lookup(ModuleConfig(name, options))
     context = LayerContext(DIMS, 0, 16, qk_norm=True, norm_epsilon=EPSILON, configured_norm=norm)
-    module = context.norm(size, axis)
+    module: Any = context.norm(size, axis)
     noise = np.random.default_rng(0)
     for path, spec in param_specs(module).items():
         value = init_param(0, path, spec) + noise.normal(0, 0.3, spec.shape).astype(np.float32)

@@ -71,10 +71,11 @@ def test_the_plain_product_is_that_of_numpy():
 
 
 def test_only_the_named_part_has_the_product(signs):
-    layers = model_of(ProductsConfig(attention=signs)).module(model_of(ProductsConfig()).init(0)).layers
-    names = {name: product_of(getattr(layers[0].attention, name)).name for name in ("query", "output")}
+    params: Any = model_of(ProductsConfig()).init(0)
+    module: Any = model_of(ProductsConfig(attention=signs)).module(params)
+    names = {name: product_of(getattr(module.layers[0].attention, name)).name for name in ("query", "output")}
     assert names == {"query": "signs", "output": "signs"}
-    assert product_of(layers[0].feedforward.up).name == "dtype"
+    assert product_of(module.layers[0].feedforward.up).name == "dtype"
 
 
 def test_no_mesh_changes_the_product(signs):

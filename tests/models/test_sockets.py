@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ class Loop(PreNorm):
 class ValueResidual(SoftmaxAttention):
     """Its output is half that of its own values and half that of the first layer's."""
 
-    def __call__(self, x_BTD, rotary, value_BTGK):
+    def __call__(self, x_BTD, rotary, value_BTGK):  # pyright: ignore[reportIncompatibleMethodOverride]
         own = jnp.sum(x_BTD, axis=-1)[..., None, None]
         mixed = own if value_BTGK is None else (own + value_BTGK) / 2
         y_BTD = super().__call__(x_BTD, rotary) + mixed[..., 0]
@@ -154,7 +155,7 @@ class TwoAhead(nnx.Module):
 
 @register_feedforward("test_dropout")
 class Dropout(SwiGLU):
-    def __call__(self, x_BTD, key):
+    def __call__(self, x_BTD, key):  # pyright: ignore[reportIncompatibleMethodOverride]
         y_BTD = super().__call__(x_BTD)
         if key is None:
             return y_BTD
@@ -169,7 +170,7 @@ def still(context, options):
 def test_two_lanes_equal_a_loop_in_numpy(small, rows):
     model = variant(small(layers=2), block="test_two_lanes")
     params = start(model)
-    decoder = model.module(params)
+    decoder: Any = model.module(params)
     x0 = decoder.embed_rows(rows[:, :-1])
     a = b = x0
     rotary = decoder.rotary(rows.shape[1] - 1)
@@ -267,10 +268,7 @@ def test_positions_that_stand_still_are_no_positions(small, rows):
         ("value_BTGK", "which nothing tells it"),
     ],
 )
-def test_a_wrong_wish_is_one_sentence(small, asked, message, monkeypatch):
-    def call(self, x_BTD, rotary, wish):
-        return x_BTD
-
+def test_a_wrong_wish_is_one_sentence(small, asked, message):
     exec(f"def call(self, x_BTD, rotary, {asked}):\n    return x_BTD", scope := {})
 
     class Wishes(SoftmaxAttention):

@@ -1,6 +1,7 @@
 """A whole model with parts from outside, right and wrong in one way each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from harness.config.schema.run import (
     ScaleConfig,
 )
 from harness.core.errors import UserError
-from harness.models import build
+from harness.models import Model, build
 from harness.models.attention.mha import MultiHeadAttention
 from harness.models.diffusion.conditioning.base import BranchModulation, Conditioning, num_branches
 from harness.models.layers import project
@@ -32,6 +33,11 @@ from harness.models.vetting.off_switch import check_off_switch
 from harness.models.vetting.small_model import Executable, perturbed_params, small_model
 from harness.models.vetting.vet import vet
 from tests.models.mechanisms import FEEDFORWARDS, MECHANISMS
+
+
+def shrunk(model: Model) -> Any:
+    """The model at the size at which it is vetted."""
+    return small_model(model)
 
 
 @dataclass(frozen=True)
@@ -148,9 +154,9 @@ class NeverOff(Stronger):
 
 
 def test_a_mechanism_that_is_off_is_the_control_bit_for_bit(small):
-    small_one = small_model(small("stronger", layers=1))
+    small_one = shrunk(small("stronger", layers=1))
     check_off_switch("model.attention", small_one.spec.attention, small_one)
-    other = small_model(small("never_off", layers=1))
+    other = shrunk(small("never_off", layers=1))
     with pytest.raises(
         UserError, match=r"model\.attention\.name=never_off .*differs by .* model\.attention\.name=mha"
     ):
@@ -201,7 +207,7 @@ class ShiftOnly(Conditioning):
 
 @pytest.mark.slow  # two programs of an image model
 def test_a_conditioning_is_vetted_with_its_image_model():
-    shape = {"width": 8, "layers": 1, "heads": 2, "head_width": 4, "ffn": 12, "patch": 2}
+    shape: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "head_width": 4, "ffn": 12, "patch": 2}
 
     def model(idle):
         config = Config(
@@ -242,7 +248,7 @@ def test_no_check_is_wrong_about_what_ships(small, socket, name, options):
     node = {"name": name, "options": options} if socket == "attention" else {}
     if socket == "feedforward":
         node = {"feedforward": ModuleConfig(name, options)}
-    one = small_model(small(**node, length=32, end=3))
+    one = shrunk(small(**node, length=32, end=3))
     executable = Executable(one, perturbed_params(one))
     check_predictions(name, executable)
     check_gradients(name, executable)

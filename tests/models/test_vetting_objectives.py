@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,17 @@ from flax import nnx
 
 from harness.config.schema.run import ModuleConfig
 from harness.core.errors import UserError
+from harness.models import Model
 from harness.models.sockets.entries import register_objective
 from harness.models.text.objective import ObjectiveLoss, cross_entropy
 from harness.models.vetting.objectives import check_objective
 from harness.models.vetting.small_model import small_model
 from harness.models.vetting.vet import vet
+
+
+def shrunk(model: Model) -> Any:
+    """The model at the size at which it is vetted."""
+    return small_model(model)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def with_objective(small, name, **options):
 
 @pytest.mark.parametrize(("name", "options"), [("shifted", {}), ("shifted", {"shift": 3}), ("masked", {})])
 def test_an_honest_objective_passes(small, name, options):
-    check_objective(f"objective.name={name}", small_model(with_objective(small, name, **options)))
+    check_objective(f"objective.name={name}", shrunk(with_objective(small, name, **options)))
 
 
 def test_a_bound_is_not_held_to_causality(small):
@@ -90,6 +97,6 @@ def test_a_bound_is_not_held_to_causality(small):
     ],
 )
 def test_one_that_shows_what_it_asks_for_is_refused(small, name, options, sentence):
-    model = small_model(with_objective(small, name, **options))
+    model = shrunk(with_objective(small, name, **options))
     with pytest.raises(UserError, match=sentence):
         check_objective(f"objective.name={name}", model)

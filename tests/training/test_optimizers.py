@@ -196,7 +196,8 @@ def test_lion_is_five_steps_of_numpy():
         params = optax.apply_updates(params, updates)
         w = w - rate * (np.sign(0.95 * momentum + 0.05 * grad) + 0.5 * w)
         momentum = 0.98 * momentum + 0.02 * grad
-    np.testing.assert_allclose(params["embedding"], w, rtol=1e-5, atol=1e-6)
+    final: Any = params
+    np.testing.assert_allclose(final["embedding"], w, rtol=1e-5, atol=1e-6)
 
 
 def test_adamw_is_bitwise_what_it_was():

@@ -6,12 +6,13 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 from harness.core.hashing import hash_json, to_plain
+from harness.models.families.abilities import DrawsImages
 from harness.training.metrics.metric_registry import MeasuredAt, configured_metrics
 from harness.training.programs.compile_cache import LoweredProgram
 from harness.training.programs.evaluate import make_evaluate, make_sample
@@ -52,7 +53,11 @@ def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...],
             metrics = configured_metrics(specs.config, MeasuredAt.evaluation)
             return make_evaluate(specs.trainable_model, metrics), (specs.params, specs.microbatch), ()
         case "sample":
-            return make_sample(specs.model), (specs.params, specs.microbatch, specs.scalar), ()
+            return (
+                make_sample(cast(DrawsImages, specs.model)),
+                (specs.params, specs.microbatch, specs.scalar),
+                (),
+            )
     raise ValueError(name)
 
 
