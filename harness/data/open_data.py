@@ -11,14 +11,14 @@ from harness.data.text.describe_text import DataFacts
 
 def describe_data(config: DataConfig, eval_tokens: int) -> DataFacts:
     """Return what is known about the data before training. Raises UserError."""
-    configured = configured_format(config)
-    return configured.entry.describe(config, eval_tokens, configured)
+    kind = configured_format(config)
+    return kind.entry.describe(config, eval_tokens, kind)
 
 
 def open_data(config: DataConfig) -> OpenData:
     """Open the data of a config. Raises UserError."""
-    configured = configured_format(config)
-    return configured.entry.open(config, configured)
+    kind = configured_format(config)
+    return kind.entry.open(config, kind)
 
 
 def check_same_content(config: Config, fingerprint: str, eval_fingerprint: str) -> None:

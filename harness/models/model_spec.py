@@ -146,8 +146,10 @@ class ModelSpec:
         if by_layer:
             return f"'{by_layer[0]}' gives something to the layers after it"
         calls = [(entry.implementation, 2) for entry in entries] + [(self.block.entry.implementation, 4)]
-        classes = [(call, own) for call, own in calls if isinstance(call, type)]
-        random = [call.__name__ for call, own in classes if "key" in asked_names(call.__call__, own)]
+        classes = [(call, own_count) for call, own_count in calls if isinstance(call, type)]
+        random = [
+            call.__name__ for call, own_count in classes if "key" in asked_names(call.__call__, own_count)
+        ]
         return f"{random[0]} draws random numbers in each of them" if random else None
 
     @property
@@ -195,5 +197,5 @@ class ModelSpec:
         norms = self.config.qk_norm, self.config.norm_epsilon
         batch = self.per_device_batch, self.sequence_shards
         kernels = self.end_token is not None, self.target
-        own = {"rope_base": self.config.rope_base, "configured_norm": self.norm}
-        return LayerContext(self.shape, layer, self.sequence_length, *norms, *batch, *kernels, **own)
+        more_fields = {"rope_base": self.config.rope_base, "configured_norm": self.norm}
+        return LayerContext(self.shape, layer, self.sequence_length, *norms, *batch, *kernels, **more_fields)

@@ -26,7 +26,9 @@ from harness.records.run.config_file import read_config
 from harness.records.run.provenance import Facts, MetricFacts, SourceFacts
 
 if TYPE_CHECKING:
+    from harness.data.text.describe_text import DataFacts
     from harness.models import Model
+    from harness.models.families.model_family import ModelFamily
     from harness.models.parameters import ParamSpec
     from harness.training.trainable.trainable_model import TrainableModel
 
@@ -48,8 +50,6 @@ def main(argv: list[str]) -> int:
 
 def describe(config: Config) -> Facts:
     """Return everything that can be known about a run without training it. Raises UserError."""
-    from harness.models import build
-    from harness.models.families.model_family import configured_family
     from harness.models.kernels import describe_kernels
     from harness.models.registry import import_modules
     from harness.training.parent_checkpoint import find_parent
@@ -59,9 +59,7 @@ def describe(config: Config) -> Facts:
     import_modules(config)
     steps = _check_course(config)
     data, mix = describe_run_data(config)
-    family = configured_family(config).entry
-    model = build(config, data.vocabulary, data.end_token, data.image, data.row, data.dtype)
-    family.check(model)
+    family, model = _build_model(config, data)
     trainable_model = make_trainable(config, model)
     _check_mesh(config, trainable_model.stored_specs)
     metrics = _check_programs(config, model)
@@ -107,6 +105,17 @@ def describe(config: Config) -> Facts:
         metrics=metrics,
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
+
+
+def _build_model(config: Config, data: DataFacts) -> tuple[ModelFamily, Model]:
+    """Return the family and the model of a run. Raises UserError for a part that does not keep its word."""
+    from harness.models import build
+    from harness.models.families.model_family import configured_family
+
+    family = configured_family(config).entry
+    model = build(config, data.vocabulary, data.end_token, data.image, data.row, data.dtype)
+    family.check(model)
+    return family, model
 
 
 def _check_course(config: Config) -> int:

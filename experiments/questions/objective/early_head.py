@@ -33,7 +33,7 @@ class EarlyHead(nnx.Module):
     def __call__(self, forward, tokens_BT1, progress):
         run = forward(tokens_BT1[:, :-1])
         loss_BT = cross_entropy(run.logits_BTV, tokens_BT1[:, 1:])
-        middle_BTD = run.given["middle_BTD"]
+        middle_BTD = run.given_arrays["middle_BTD"]
         read_BTD = rms_normalise(middle_BTD, self.epsilon).astype(middle_BTD.dtype)
         early = jnp.mean(cross_entropy(forward.unembed(read_BTD), tokens_BT1[:, 1:]))
         return ObjectiveLoss(jnp.mean(loss_BT) + jnp.maximum(0, 1 - 10 * progress) * early, loss_BT)

@@ -76,8 +76,8 @@ def decide_scan(config: Config, spec: ModelSpec) -> ComputeConfig:
         )
     if scan is None:
         unrolled = config.finetune.method is FinetuneMethod.last_layers or layers < 2 * spec.period
-        wanted = layers >= SCANNED_LAYERS or config.mesh.pipeline > 1
-        scan = wanted and not unrolled and obstacle is None
+        is_deep = layers >= SCANNED_LAYERS or config.mesh.pipeline > 1
+        scan = is_deep and not unrolled and obstacle is None
     return replace(config.compute, scan_layers=scan)
 
 

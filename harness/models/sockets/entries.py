@@ -54,9 +54,9 @@ class EmbeddingEntry(SocketEntry):
 class ConfiguredSocket(Configured[Any]):
     """An entry with its validated options."""
 
-    def build(self, context: LayerContext, *more: Any) -> Any:
+    def build(self, context: LayerContext, *arguments: Any) -> Any:
         """Build the module. Its parameters are declared, not initialised."""
-        return self.entry.implementation(context, self.options, *more)
+        return self.entry.implementation(context, self.options, *arguments)
 
 
 BLOCKS: Registry[BlockEntry] = Registry("block", "model.block", ConfiguredSocket)

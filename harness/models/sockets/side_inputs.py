@@ -58,7 +58,7 @@ class SideInputs:
     tokens_BT: Array | None = None
     x0_BTD: Array | None = None
     clock: StepClock | None = None
-    given: dict[str, Array] = field(default_factory=dict)
+    given_arrays: dict[str, Array] = field(default_factory=dict)
     """Arrays that mechanisms gave so far."""
     visit: int = field(default=0, metadata={"static": True})
 
@@ -68,7 +68,7 @@ class SideInputs:
         return {
             name: self._answer(name, place)
             for name, required in requests.items()
-            if required or name in SIDE_INPUTS or name in self.given
+            if required or name in SIDE_INPUTS or name in self.given_arrays
         }
 
     def _answer(self, name: str, place: tuple[int, ...]) -> Any:
@@ -83,7 +83,7 @@ class SideInputs:
                 return self.clock and self.clock.key(*place)
             case "rotary" | "tokens_BT" | "x0_BTD" | "visit":
                 return getattr(self, name)
-        return self.given.get(name)
+        return self.given_arrays.get(name)
 
     def of_shard(self) -> SideInputs:
         """Return what a mechanism is told that works on this device's shard of the sequences."""
@@ -91,15 +91,16 @@ class SideInputs:
 
     def of_full_sequence(self) -> SideInputs:
         """Return what a mechanism is told that works on full sequences."""
-        gathered = jax.tree.map(all_gather_sequence, (self.tokens_BT, self.x0_BTD, self.given))
-        tokens_BT, x0_BTD, given = gathered
-        return replace(self, tokens_BT=tokens_BT, x0_BTD=x0_BTD, given=given)
+        gathered = jax.tree.map(all_gather_sequence, (self.tokens_BT, self.x0_BTD, self.given_arrays))
+        tokens_BT, x0_BTD, given_arrays = gathered
+        return replace(self, tokens_BT=tokens_BT, x0_BTD=x0_BTD, given_arrays=given_arrays)
 
 
 @functools.cache
-def asked_names(call: Callable[..., Any], own: int) -> dict[str, bool]:
-    """Return the names that a function asks for after its `own` first arguments; false: it has a default."""
-    parameters = [*inspect.signature(call).parameters.values()][own:]
+def asked_names(call: Callable[..., Any], own_count: int) -> dict[str, bool]:
+    """Return the names that a function asks for after its `own_count` first arguments; false: it has a
+    default."""
+    parameters = [*inspect.signature(call).parameters.values()][own_count:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default is inspect.Parameter.empty for p in parameters if p.kind in kinds}
 

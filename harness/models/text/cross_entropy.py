@@ -76,9 +76,12 @@ def loss_in_pieces(
     the head is computed twice: the loss is a straight line in its weight."""
     if not isinstance(terms.z_loss, Array):
         return _loss_in_pieces(x_BTD, table_VD, target_BT, terms)
-    both = (replace(terms, z_loss=weight) for weight in (0.0, 1.0))
-    without, whole = (cast(MeanLoss, _loss_in_pieces(x_BTD, table_VD, target_BT, each)) for each in both)
-    return whole._replace(mean=without.mean + terms.z_loss * (whole.mean - without.mean))
+    no_z_loss, full_z_loss = (
+        cast(MeanLoss, _loss_in_pieces(x_BTD, table_VD, target_BT, replace(terms, z_loss=weight)))
+        for weight in (0.0, 1.0)
+    )
+    slope = full_z_loss.mean - no_z_loss.mean
+    return full_z_loss._replace(mean=no_z_loss.mean + terms.z_loss * slope)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -45,7 +45,7 @@ class LayersOutput(NamedTuple):
     """Router statistics of layers with experts by stored path."""
     auxiliary: Array | None
     """Sum of the terms that mechanisms add to the training loss, beside those of experts."""
-    given: dict[str, Array]
+    given_arrays: dict[str, Array]
     """Arrays that mechanisms gave, by name."""
 
 
@@ -85,32 +85,39 @@ class Decoder(nnx.Module):
         return self.logits(output.x_BTD), output.signals
 
     def run_layers(
-        self, tokens_BT: Array, clock: StepClock | None = None, given: Mapping[str, Array] | None = None
+        self,
+        tokens_BT: Array,
+        clock: StepClock | None = None,
+        given_arrays: Mapping[str, Array] | None = None,
     ) -> LayersOutput:
         """Map token ids [B, T] to what the head multiplies. `clock`: the place of the step in training;
-        `given`: arrays for the mechanisms that ask for them."""
+        `given_arrays`: arrays for the mechanisms that ask for them."""
         documents_BT = None
         if self.end_token is not None:
             documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
         rotary = self.rotary(num_shards() * tokens_BT.shape[1])
-        first = SideInputs(rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given or {}))
+        first = SideInputs(
+            rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given_arrays or {})
+        )
         x_BTD, embedding_gives = self._embed(tokens_BT, first)
         rows = (
             documents_BT,
             tokens_BT if "tokens_BT" in self.requests else None,
             x_BTD if "x0_BTD" in self.requests else None,
-            first.given | embedding_gives,
+            first.given_arrays | embedding_gives,
         )
 
         def side_inputs(rows: Any) -> SideInputs:
-            documents_BT, tokens_BT, x0_BTD, given = rows
-            return SideInputs(rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, dict(given))
+            documents_BT, tokens_BT, x0_BTD, given_arrays = rows
+            return SideInputs(
+                rotary.with_documents(documents_BT), tokens_BT, x0_BTD, clock, dict(given_arrays)
+            )
 
         stack = LayerStack(self.repeats, self.layers, self.remat, self.microbatches, apply_layer, self.order)
         opened = Carry(self._at_end("open", x_BTD, side_inputs(rows)), {})
         carry, statistics = apply_layers(stack, opened, rows, side_inputs)
-        arrays = first.given | embedding_gives | carry.given
-        x_BTD = self._at_end("close", carry.stream, replace(side_inputs(rows), given=arrays))
+        arrays = first.given_arrays | embedding_gives | carry.given_arrays
+        x_BTD = self._at_end("close", carry.stream, replace(side_inputs(rows), given_arrays=arrays))
         x_BTD = self._scale(self.norm(x_BTD), self.relative_width**-0.5)
         signals = {path: stats.router for path, stats in statistics.items() if stats.router is not None}
         terms = [jnp.sum(stats.auxiliary) for stats in statistics.values() if stats.auxiliary is not None]

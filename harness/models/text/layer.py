@@ -26,7 +26,7 @@ class Carry(NamedTuple):
     """Arrays that go from layer to layer: the residual stream, and the arrays that mechanisms gave."""
 
     stream: Any
-    given: dict[str, Array]
+    given_arrays: dict[str, Array]
 
 
 class LayerStatistics(NamedTuple):
@@ -83,19 +83,19 @@ def apply_layer(
 ) -> tuple[Carry, LayerStatistics | None]:
     """Apply a layer to the carry. Return the new carry and the layer's statistics, None if it has none."""
     side_inputs = replace(side_inputs, visit=visit, rotary=_rotary(layer.facts, side_inputs))
-    branches = _LayerBranches(layer, side_inputs, dict(carry.given))
+    branches = _LayerBranches(layer, side_inputs, dict(carry.given_arrays))
     names = asked_names(type(layer).__call__, BLOCK_ARGUMENTS)
-    own = branches.current_side_inputs().of_shard().answers(names, layer.facts.context.layer, 2)
-    output = layer(carry.stream, branches.attend, branches.feed, **own)
+    answers = branches.current_side_inputs().of_shard().answers(names, layer.facts.context.layer, 2)
+    output = layer(carry.stream, branches.attend, branches.feed, **answers)
     stream, statistics = branches.take(output)
-    return Carry(stream, branches.given), branches.statistics(statistics)
+    return Carry(stream, branches.given_arrays), branches.statistics(statistics)
 
 
 class _LayerBranches:
     """The two mechanisms of a layer as functions of [B, T, D], and what they return beside their output."""
 
-    def __init__(self, layer: Any, side_inputs: SideInputs, given: dict[str, Array]):
-        self.layer, self.side_inputs, self.given = layer, side_inputs, given
+    def __init__(self, layer: Any, side_inputs: SideInputs, given_arrays: dict[str, Array]):
+        self.layer, self.side_inputs, self.given_arrays = layer, side_inputs, given_arrays
         self.router: RouterStats | None = None
         self.auxiliary: list[Array] = []
 
@@ -113,35 +113,35 @@ class _LayerBranches:
         names = asked_names(type(module).__call__, 2)
         answers = side_inputs.answers(names, self.layer.facts.context.layer, part)
         x_BTD = x_BTD if is_sharded else all_gather_sequence(x_BTD)
-        y_BTD, more = self.take(module(x_BTD, **answers), None if is_sharded else local_shard)
-        if isinstance(more, RouterStats):
-            self.router = more
-        elif more is not None:
-            self.auxiliary.append(more)
+        y_BTD, extras = self.take(module(x_BTD, **answers), None if is_sharded else local_shard)
+        if isinstance(extras, RouterStats):
+            self.router = extras
+        elif extras is not None:
+            self.auxiliary.append(extras)
         return y_BTD if is_sharded else local_shard(y_BTD)
 
     def current_side_inputs(self) -> SideInputs:
         """Return what a mechanism is told after those before it."""
-        return replace(self.side_inputs, given=self.side_inputs.given | self.given)
+        return replace(self.side_inputs, given_arrays=self.side_inputs.given_arrays | self.given_arrays)
 
     def take(self, output: Any, to_shard: Any = None) -> tuple[Any, Any]:
         """Split an output into the value and what comes with it: router statistics, or an auxiliary loss.
         Keep what it gives."""
         if not (isinstance(output, tuple) and len(output) == 2):
             return output, None
-        value, more = output
-        if isinstance(more, RouterStats):
-            return value, more
-        if not isinstance(more, SideOutputs):
+        value, extras = output
+        if isinstance(extras, RouterStats):
+            return value, extras
+        if not isinstance(extras, SideOutputs):
             return output, None
-        for name, array in more.gives.items():
+        for name, array in extras.gives.items():
             if name not in self.layer.facts.gives:
                 raise UserError(
                     f"A mechanism of layer {self.layer.facts.context.layer} gives '{name}', which no"
                     f" registration declares. Register it with gives=('{name}',)."
                 )
-            self.given[name] = to_shard(array) if to_shard else array
-        return value, more.auxiliary
+            self.given_arrays[name] = to_shard(array) if to_shard else array
+        return value, extras.auxiliary
 
     def statistics(self, auxiliary: Array | None) -> LayerStatistics | None:
         """Return the layer's statistics, with the auxiliary loss of its block."""

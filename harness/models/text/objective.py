@@ -49,7 +49,7 @@ class Pass(NamedTuple):
     """Float32 logits of the next token."""
     hidden_BTD: Array
     """Normalised output of the last layer: what the head multiplies."""
-    given: Mapping[str, Array]
+    given_arrays: Mapping[str, Array]
     """Arrays that mechanisms gave, by name."""
 
 
@@ -65,12 +65,12 @@ class Forward:
         self.signals: dict[str, Any] = {}
         self.auxiliary: list[Array] = []
 
-    def __call__(self, tokens_BT: Array, **given: Array) -> Pass:
-        """Apply the decoder to token ids. `given`: arrays for the mechanisms that ask for them by name."""
-        output = self.decoder.run_layers(tokens_BT, self.clock, given)
+    def __call__(self, tokens_BT: Array, **given_arrays: Array) -> Pass:
+        """Apply the decoder to token ids. `given_arrays` are for the mechanisms that ask for them by name."""
+        output = self.decoder.run_layers(tokens_BT, self.clock, given_arrays)
         self.signals |= output.signals
         self.auxiliary += [] if output.auxiliary is None else [output.auxiliary]
-        return Pass(self.decoder.logits(output.x_BTD), output.x_BTD, output.given)
+        return Pass(self.decoder.logits(output.x_BTD), output.x_BTD, output.given_arrays)
 
     def embed(self, tokens_BT: Array) -> Array:
         """Return the rows of the embedding table, [B, T, D]."""

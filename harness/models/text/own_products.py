@@ -44,7 +44,7 @@ def own_products(spec: ModelSpec) -> MatmulFlops:
 def _count(spec: ModelSpec) -> MatmulFlops:
     check_stream(spec)
     decoder = Decoder(spec, ComputeConfig())
-    told = abstract_told(spec.outer_context, {})
+    side_inputs = abstract_told(spec.outer_context, {})
 
     def apply(decoder: Decoder, tokens_BT: Any, clock: Any) -> Any:
         output = decoder.run_layers(tokens_BT, clock if decoder.asks_clock else None)
@@ -52,7 +52,7 @@ def _count(spec: ModelSpec) -> MatmulFlops:
 
     tokens_BT = jax.ShapeDtypeStruct((spec.per_device_batch, spec.sequence_length), jnp.int32)
     tokens = spec.per_device_batch * spec.sequence_length
-    whole = count_module(decoder, apply, tokens_BT, told.clock, tokens=tokens)
+    whole = count_module(decoder, apply, tokens_BT, side_inputs.clock, tokens=tokens)
     parts = [
         part.executed_flops(c) for c in spec.executed_contexts for part in (spec.attention, spec.feedforward)
     ]

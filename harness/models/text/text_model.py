@@ -179,9 +179,9 @@ class TextModel(Model, PredictsTokens):
         return products, scores, 8 * min(self.spec.table_rows, LOSS_PIECE_VALUES / tokens)
 
 
-def _add_auxiliary(loss: Array, signals: dict[str, RouterStats], more: Array | None) -> Array:
+def _add_auxiliary(loss: Array, signals: dict[str, RouterStats], other_terms: Array | None) -> Array:
     terms = [jnp.sum(stats.auxiliary) for stats in signals.values() if stats.auxiliary is not None]
-    return sum(terms if more is None else [*terms, more], loss)
+    return sum(terms if other_terms is None else [*terms, other_terms], loss)
 
 
 def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> TextModel:
@@ -213,9 +213,9 @@ def _check_sockets(config: Config) -> None:
         )
     names = {"objective": objective, "model.embedding": model.embedding.name, "model.head": model.head.name}
     defaults = ("next_token", "table", "linear")
-    own = [f"{key}.name={name}" for key, name in names.items() if name not in defaults]
-    if own and config.mesh.context > 1:
+    custom_nodes = [f"{key}.name={name}" for key, name in names.items() if name not in defaults]
+    if custom_nodes and config.mesh.context > 1:
         raise UserError(
-            f"mesh.context={config.mesh.context} splits sequences, but {own[0]} works on whole ones. Set it"
+            f"mesh.context={config.mesh.context} splits sequences, but {custom_nodes[0]} works on whole ones. Set it"
             " to 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
         )

@@ -40,9 +40,9 @@ class StandInForward(Forward):
 
     prefers_seen: Array | bool = True
 
-    def __call__(self, tokens_BT: Array, **given: Array) -> Pass:
+    def __call__(self, tokens_BT: Array, **given_arrays: Array) -> Pass:
         """Prefer what was shown up to each position, or all else."""
-        answer = super().__call__(tokens_BT, **given)
+        answer = super().__call__(tokens_BT, **given_arrays)
         is_seen_BTV = jnp.cumsum(jax.nn.one_hot(tokens_BT, answer.logits_BTV.shape[-1]), 1) > 0
         return answer._replace(logits_BTV=PREFERENCE * (is_seen_BTV == self.prefers_seen))
 
