@@ -90,8 +90,8 @@ def source_paths(names: Sequence[str]) -> list[Path]:
 def imported_packages(names: Sequence[str]) -> dict[str, Path]:
     """Return the file or folder of each top-level module that the listed modules import, directly or through
     each other, outside installed packages."""
-    own = [name for name in names if name.count(".") > 1 and question_file(name) is None]
-    nested = [_top_level(name) for name in own]  # whose relative imports may go up
+    submodules = [name for name in names if name.count(".") > 1 and question_file(name) is None]
+    nested = [_top_level(name) for name in submodules]  # whose relative imports may go up
     packages = {name: path for name in nested if (path := _users_path(name)) is not None}
     waiting = [path for name in names if (path := _source_path(name)) is not None]
     while waiting:

@@ -50,13 +50,15 @@ def forward_flops(spec: ModelSpec) -> float:
 
 def _layer_model_flops(spec: ModelSpec) -> list[float]:
     """Return the model FLOPs per token of the forward pass, by place in the order of the layers."""
-    attention, feedforward, own = spec.attention, spec.feedforward, _own_share(spec).total
-    return [attention.model_flops(c) + feedforward.model_flops(c) + own for c in spec.executed_contexts]
+    attention, feedforward, share = spec.attention, spec.feedforward, _own_share(spec).total
+    return [attention.model_flops(c) + feedforward.model_flops(c) + share for c in spec.executed_contexts]
 
 
 def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
-    attention, feedforward, own = spec.attention, spec.feedforward, _own_share(spec)
-    return [attention.executed_flops(c) + feedforward.executed_flops(c) + own for c in spec.executed_contexts]
+    attention, feedforward, share = spec.attention, spec.feedforward, _own_share(spec)
+    return [
+        attention.executed_flops(c) + feedforward.executed_flops(c) + share for c in spec.executed_contexts
+    ]
 
 
 def _own_share(spec: ModelSpec) -> MatmulFlops:

@@ -216,6 +216,6 @@ def _check_sockets(config: Config) -> None:
     custom_nodes = [f"{key}.name={name}" for key, name in names.items() if name not in defaults]
     if custom_nodes and config.mesh.context > 1:
         raise UserError(
-            f"mesh.context={config.mesh.context} splits sequences, but {custom_nodes[0]} works on whole ones. Set it"
-            " to 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
+            f"mesh.context={config.mesh.context} splits sequences, but {custom_nodes[0]} works on whole"
+            " ones. Set it to 1, and raise mesh.data, mesh.fsdp or mesh.tensor instead."
         )
