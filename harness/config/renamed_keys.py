@@ -47,6 +47,7 @@ ADDED = (
     ("model", "options", {}),
     ("optimizer", "options", {}),
     ("optimizer", "groups", []),
+    ("data", "options", {}),
     ("schedule", "options", {}),
     ("schedule", "values", {}),
     ("compute", "parameter_dtype", "float32"),

@@ -124,7 +124,7 @@ def test_sampled_text_cannot_act_on_the_terminal(capsys, monkeypatch):
     from harness.inspection import sample_text
     from harness.records.run import find_checkpoint
 
-    facts = SimpleNamespace(provenance=SimpleNamespace(facts=SimpleNamespace(shape={})))
+    facts = SimpleNamespace(provenance=SimpleNamespace(facts=SimpleNamespace(shape={}, has_images=False)))
     monkeypatch.setattr(find_checkpoint, "find_checkpoint", lambda _: facts)
     monkeypatch.setattr(sample_text, "sample", lambda *_, **__: "one\n\ttwo \x1b[2J中")
     assert cli.main(["sample", "runs/x"]) == 0

@@ -17,9 +17,14 @@ from tests.golden.support import (
 
 ADDED_FACTS = (
     "divisors",
+    "ends_decayed",
     "fp8_parameters",
     "gradient_bytes",
     "kernels",
+    "metrics",
+    "row",
+    "row_dtype",
+    "rows",
     "saved_scores",
     "scanned",
     "sources",
