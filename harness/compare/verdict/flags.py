@@ -209,12 +209,17 @@ def _present(conditions: Mapping[str, bool]) -> set[str]:
     return {flag for flag, present in conditions.items() if present}
 
 
+MIN_RISE = 0.02
+"""Smallest rise of a diverged run's loss above the median, as a share of that."""
+
+
 def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
     """Return the paths of runs with a finite loss over 10 `noise` above the medians of the control and of
     their own variant. A treatment that is worse in all its seeds is an effect, not a divergence.
 
     noise: SD of an A/A difference at this scale. Seeds that also change the data order spread more than the
-    two runs of a pair, so the control's own spread is used if it is wider.
+    two runs of a pair, so the control's own spread is used if it is wider. Of few seeds both can be next to
+    nothing by chance, so the loss has to be higher by MIN_RISE too.
     """
     control, treatment = pairing.all_control_losses, pairing.all_treatment_losses
     if not noise or not control.size:
@@ -224,7 +229,8 @@ def paths_far_above(pairing: PairedRuns, noise: float | None) -> set[str]:
     paths = set()
     for runs, losses in ((pairing.control_runs, control), (pairing.treatment_runs, treatment)):
         own_median = float(np.median(losses)) if losses.size else -math.inf
-        bar = max(median, own_median) + 10 * max(noise, spread)
+        rise = max(10 * max(noise, spread), MIN_RISE * abs(median))
+        bar = max(median, own_median) + rise
         paths |= {run.path for run in runs if (o := pairing.result_at(run)) and o.loss > bar}
     return paths
 
