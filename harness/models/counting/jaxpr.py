@@ -94,7 +94,7 @@ def _count_equation(equation: Any, constants: Constants) -> ProductCount:
     if name == "cond":
         return _count_cond(equation, constants)
     if name == "scan":
-        loop_constants = equation.invars[: equation.params["num_consts"]]
+        loop_constants = equation.invars[: _num_scan_constants(equation.params)]
         inner = equation.params["jaxpr"].jaxpr
         return (
             _count(inner, inner_constants(inner.invars, loop_constants, constants))
@@ -104,6 +104,12 @@ def _count_equation(equation: Any, constants: Constants) -> ProductCount:
         (_count(inner, _arguments(inner, equation, constants)) for inner in subjaxprs(equation.params)),
         ProductCount(),
     )
+
+
+def _num_scan_constants(params: dict[str, Any]) -> int:
+    """Return the number of a scan's first operands that all its turns share. JAX 0.12 gives operands as trees
+    of constants, carry and slices."""
+    return params["num_consts"] if "num_consts" in params else len(params["ft_in"].unpack()[0])
 
 
 def _arguments(inner: Any, equation: Any, constants: Constants) -> Constants:
