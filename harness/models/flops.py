@@ -62,7 +62,8 @@ def _layer_matmuls(spec: ModelSpec) -> list[MatmulFlops]:
 
 
 def _own_share(spec: ModelSpec) -> MatmulFlops:
-    """Return the products of block, stream, embedding and head, in equal parts for each layer applied."""
+    """Return the products of block, stream, embedding, head and objective, in equal parts for each layer
+    applied."""
     return own_products(spec) * (1 / len(spec.order))
 
 

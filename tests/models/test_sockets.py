@@ -244,6 +244,16 @@ def test_an_objective_is_minimised_and_not_judged(small, rows):
     assert all(jnp.any(grads[path] != 0) for path in grads if path.startswith("objective.layer.attention"))
 
 
+def test_the_products_of_an_objective_are_counted(small):
+    plain = small(layers=4)
+    model = variant(plain, objective=ModuleConfig("test_mtp"))
+    D, V = plain.shape.width, plain.spec.table_rows
+    layers = plain.flops_per_token - 3 * 2 * D * V
+    share = 15 / 16  # its passes have one token less
+    expected = 3 * share * (2 * D * V + 2 * D * D) + layers / 4
+    assert model.flops_per_token - plain.flops_per_token == pytest.approx(expected, rel=0.15)
+
+
 def test_a_key_differs_by_layer_and_step_and_judging_has_none(small, rows):
     model = small(feedforward=ModuleConfig("test_dropout"))
     params = start(model)

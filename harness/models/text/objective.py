@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ from jax import Array
 
 from harness.config.socket_registry import NoOptions
 from harness.models.mechanism import LayerContext
-from harness.models.sockets.entries import register_objective
-from harness.models.sockets.side_inputs import SideInputs
+from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS, register_objective
+from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.step_clock import StepClock
 from harness.models.text.layer import Carry, apply_layer
 
@@ -98,6 +98,16 @@ class NextToken(nnx.Module):
         """Return the mean over tokens."""
         loss_BT = cross_entropy(forward(tokens_BT1[:, :-1]).logits_BTV, tokens_BT1[:, 1:])
         return ObjectiveLoss(jnp.mean(loss_BT), loss_BT)
+
+
+def run_objective(
+    decoder: Decoder, tokens_BT1: Array, clock: StepClock | None
+) -> tuple[ObjectiveLoss, Forward]:
+    """Return the result of a decoder's own objective, and its passes with what they leave."""
+    objective, forward = cast(Any, decoder.objective), Forward(decoder, clock)
+    requests = asked_names(type(objective).__call__, OBJECTIVE_ARGUMENTS)
+    side_inputs = SideInputs(decoder.rotary(1), clock=clock)
+    return objective(forward, tokens_BT1, **side_inputs.answers(requests, 0, 5)), forward
 
 
 def cross_entropy(logits_BTV: Array, target_BT: Array) -> Array:

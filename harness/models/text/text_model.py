@@ -23,8 +23,6 @@ from harness.models.layers import DTYPES
 from harness.models.mechanism import RouterStats
 from harness.models.model_api import Model, Params
 from harness.models.model_spec import ModelSpec
-from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS
-from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.step_clock import StepClock
 from harness.models.text import ends  # noqa: F401, which registers the defaults
 from harness.models.text.cross_entropy import (
@@ -35,7 +33,7 @@ from harness.models.text.cross_entropy import (
     needs_pieces,
 )
 from harness.models.text.decoder import Decoder
-from harness.models.text.objective import Forward
+from harness.models.text.objective import Forward, run_objective
 from harness.models.text.stream_check import check_stream
 from harness.parallel.sharding.axis_rules import check_divides
 from harness.parallel.sharding.sequence_parallel import shard_sequence
@@ -117,12 +115,7 @@ class TextModel(Model, PredictsTokens):
         self, params: Params, tokens_BT1: Array, clock: StepClock | None
     ) -> tuple[Array, dict[str, Any]]:
         """Return the loss and its parts of an objective that the config chooses."""
-        decoder = self._decoder(params)
-        forward = Forward(decoder, clock)
-        objective = cast(Any, decoder.objective)
-        requests = asked_names(type(objective).__call__, OBJECTIVE_ARGUMENTS)
-        side_inputs = SideInputs(decoder.rotary(1), clock=clock)
-        result = objective(forward, tokens_BT1, **side_inputs.answers(requests, 0, 5))
+        result, forward = run_objective(self._decoder(params), tokens_BT1, clock)
         terms = sum(forward.auxiliary[1:], forward.auxiliary[0]) if forward.auxiliary else None
         metrics = {"loss": jnp.mean(result.loss_BT), "z": jnp.float32(0), "signals": forward.signals}
         return _add_auxiliary(result.minimised, forward.signals, terms), metrics
