@@ -33,6 +33,7 @@ from harness.models.attention.grouped_query import GroupedOptions, SoftmaxAttent
 from harness.models.blocks.pre_norm import PreNorm
 from harness.models.layers import rms_normalise
 from harness.models.step_clock import StepClock
+from harness.models.text.objective import Forward
 from harness.models.text.text_model import TextModel
 
 CLOCK = StepClock(np.int32(3), np.float32(0.25), np.uint32(7))
@@ -148,7 +149,7 @@ class TwoAhead(nnx.Module):
         run = forward(tokens_BT1[:, :-1])
         loss_BT = cross_entropy(run.logits_BTV, tokens_BT1[:, 1:])
         x_BTD = run.hidden_BTD[:, :-1] + forward.embed(tokens_BT1[:, 1:-1]) @ self.merge[...]
-        logits_BTV = forward.unembed(forward.apply_layer(self.layer, x_BTD))
+        logits_BTV = forward.unembed(forward.apply_layer(self.layer, x_BTD, tokens_BT1[:, :-2]))
         ahead = jnp.mean(cross_entropy(logits_BTV, tokens_BT1[:, 2:]))
         return ObjectiveLoss(jnp.mean(loss_BT) + (1 - progress) * ahead, loss_BT)
 
@@ -242,6 +243,25 @@ def test_an_objective_is_minimised_and_not_judged(small, rows):
     np.testing.assert_array_equal(model.token_losses(params, rows), plain.token_losses(start(plain), rows))
     grads = jax.grad(lambda p: model.loss(p, rows, 0.0, CLOCK)[0])(params)
     assert all(jnp.any(grads[path] != 0) for path in grads if path.startswith("objective.layer.attention"))
+
+
+def test_a_layer_of_an_objective_stays_within_documents_and_experts_count_each_pass(small):
+    plain = small(end=3, feedforward=ModuleConfig("moe", {"balance": "auxiliary"}))
+    model = variant(plain, objective=ModuleConfig("test_mtp"))
+    decoder: Any = model.module(start(model))
+    tokens_BT = jnp.asarray([[1, 2, 3, 4, 5, 6]])
+    x_BTD = jax.random.normal(jax.random.key(0), (1, 6, model.shape.width))
+    forward = Forward(decoder, None)
+    whole_BTD = forward.apply_layer(decoder.objective.layer, x_BTD, tokens_BT)
+    other_BTD = forward.apply_layer(decoder.objective.layer, x_BTD.at[:, :3].set(0), tokens_BT)
+    np.testing.assert_allclose(whole_BTD[:, 3:], other_BTD[:, 3:], rtol=1e-5, atol=1e-6)
+    assert len(forward.auxiliary) == 2
+    both = [forward(rows) and forward.signals for rows in (tokens_BT, tokens_BT[:, ::-1])]
+    alone = Forward(decoder, None)
+    alone(tokens_BT[:, ::-1])
+    for path, stats in both[1].items():
+        expected = (both[0][path].load_E + alone.signals[path].load_E) / 2
+        np.testing.assert_allclose(stats.load_E, expected, rtol=1e-6)
 
 
 def test_the_products_of_an_objective_are_counted(small):

@@ -24,6 +24,6 @@ class ParallelMTP(nnx.Module):
         loss_BT = cross_entropy(trunk.logits_BTV, tokens_BT1[:, 1:])
         total = jnp.mean(loss_BT)
         for index, layer in enumerate(self.layers, start=1):
-            logits_BTV = forward.unembed(forward.apply_layer(layer, trunk.hidden_BTD))
+            logits_BTV = forward.unembed(forward.apply_layer(layer, trunk.hidden_BTD, tokens_BT1[:, :-1]))
             total += jnp.mean(cross_entropy(logits_BTV[:, :-index], tokens_BT1[:, 1 + index :]))
         return ObjectiveLoss(total, loss_BT)

@@ -56,9 +56,9 @@ def count_layer_part(module: Any, context: LayerContext) -> MatmulFlops:
     arrays = {name: abstract for name in requests if (abstract := abstract_array(name, context)) is not None}
     first, second = ({}, arrays) if context.layer == 0 else (arrays, {})
     try:
-        return count_module(module, apply, x_BTD, abstract_told(context, first), tokens=tokens)
+        return count_module(module, apply, x_BTD, abstract_side_inputs(context, first), tokens=tokens)
     except (TypeError, AttributeError, ValueError):
-        return count_module(module, apply, x_BTD, abstract_told(context, second), tokens=tokens)
+        return count_module(module, apply, x_BTD, abstract_side_inputs(context, second), tokens=tokens)
 
 
 def count_conditioning(module: Any, context: LayerContext) -> MatmulFlops:
@@ -74,7 +74,7 @@ def count_conditioning(module: Any, context: LayerContext) -> MatmulFlops:
     return count_module(module, apply, condition_B1D, x_BTD, tokens=B * T)
 
 
-def abstract_told(context: LayerContext, others_give: Mapping[str, Any]) -> SideInputs:
+def abstract_side_inputs(context: LayerContext, others_give: Mapping[str, Any]) -> SideInputs:
     """Return what a layer may be told, as shapes and dtypes."""
     B, T = _batch_and_time(context)
     angles_TJ = jax.ShapeDtypeStruct((T, context.shape.head_width // 2), jnp.float32)

@@ -92,9 +92,7 @@ class Decoder(nnx.Module):
     ) -> LayersOutput:
         """Map token ids [B, T] to what the head multiplies. `clock`: the place of the step in training;
         `given_arrays`: arrays for the mechanisms that ask for them."""
-        documents_BT = None
-        if self.end_token is not None:
-            documents_BT = document_index(all_gather_sequence(tokens_BT), self.end_token)
+        documents_BT = self.documents(tokens_BT)
         rotary = self.rotary(num_shards() * tokens_BT.shape[1])
         first = SideInputs(
             rotary.with_documents(documents_BT), tokens_BT, None, clock, dict(given_arrays or {})
@@ -126,6 +124,12 @@ class Decoder(nnx.Module):
     def rotary(self, length: int) -> Rotary:
         """Return the rotation that layers share, for a sequence of this length."""
         return Rotary.table(length, self.head_width, self.rope_base)
+
+    def documents(self, tokens_BT: Array) -> Array | None:
+        """Return the index of each token's document in the full sequence; None if they are not masked."""
+        if self.end_token is None:
+            return None
+        return document_index(all_gather_sequence(tokens_BT), self.end_token)
 
     @property
     def head_table(self) -> nnx.Param:

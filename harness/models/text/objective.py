@@ -22,7 +22,7 @@ from flax import nnx
 from jax import Array
 
 from harness.config.socket_registry import NoOptions
-from harness.models.mechanism import LayerContext
+from harness.models.mechanism import LayerContext, RouterStats
 from harness.models.sockets.entries import OBJECTIVE_ARGUMENTS, register_objective
 from harness.models.sockets.side_inputs import SideInputs, asked_names
 from harness.models.step_clock import StepClock
@@ -43,7 +43,7 @@ class ObjectiveLoss(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One pass of the decoder."""
+    """Result of one pass of the decoder."""
 
     logits_BTV: Array
     """Float32 logits of the next token."""
@@ -62,13 +62,22 @@ class Forward:
 
     def __post_init__(self) -> None:
         """Begin without statistics."""
-        self.signals: dict[str, Any] = {}
+        self._signals: list[dict[str, RouterStats]] = []
         self.auxiliary: list[Array] = []
+        """Terms that mechanisms add to the loss, beside those of experts."""
+
+    @property
+    def signals(self) -> dict[str, RouterStats]:
+        """Router statistics of the decoder's layers by stored path: means over the passes."""
+        count = len(self._signals)
+        return (
+            jax.tree.map(lambda *passes: sum(passes[1:], passes[0]) / count, *self._signals) if count else {}
+        )
 
     def __call__(self, tokens_BT: Array, **given_arrays: Array) -> Pass:
         """Apply the decoder to token ids. `given_arrays` are for the mechanisms that ask for them by name."""
         output = self.decoder.run_layers(tokens_BT, self.clock, given_arrays)
-        self.signals |= output.signals
+        self._signals.append(output.signals)
         self.auxiliary += [] if output.auxiliary is None else [output.auxiliary]
         return Pass(self.decoder.logits(output.x_BTD), output.x_BTD, output.given_arrays)
 
@@ -80,10 +89,15 @@ class Forward:
         """Return the logits [B, T, V] of what the head multiplies."""
         return self.decoder.logits(x_BTD)
 
-    def apply_layer(self, layer: nnx.Module, x_BTD: Array) -> Array:
-        """Apply a layer that the objective made with `new_layer`."""
-        side_inputs = SideInputs(self.decoder.rotary(x_BTD.shape[1]), clock=self.clock)
-        carry, _ = apply_layer(layer, Carry(x_BTD, {}), side_inputs)
+    def apply_layer(self, layer: nnx.Module, x_BTD: Array, tokens_BT: Array) -> Array:
+        """Apply a layer that the objective made with `new_layer`. `tokens_BT` stand at the places of x: they
+        tell its documents."""
+        rotary = self.decoder.rotary(x_BTD.shape[1]).with_documents(self.decoder.documents(tokens_BT))
+        side_inputs = SideInputs(rotary, tokens_BT, x_BTD, self.clock)
+        carry, statistics = apply_layer(layer, Carry(x_BTD, {}), side_inputs)
+        router = statistics and statistics.router
+        terms = [router and router.auxiliary, statistics and statistics.auxiliary]
+        self.auxiliary += [term for term in terms if term is not None]
         return carry.stream
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from harness.config.schema.run import ComputeConfig, ModelConfig, ModuleConfig
-from harness.models.counting.mechanisms import abstract_told, count_module
+from harness.models.counting.mechanisms import abstract_side_inputs, count_module
 from harness.models.execution.pipeline import PipelineSchedule
 from harness.models.kernels import CPU
 from harness.models.mechanism import MatmulFlops
@@ -41,7 +41,7 @@ def own_products(spec: ModelSpec) -> MatmulFlops:
 def _count(spec: ModelSpec) -> MatmulFlops:
     check_stream(spec)
     decoder = Decoder(spec, ComputeConfig())
-    side_inputs = abstract_told(spec.outer_context, {})
+    side_inputs = abstract_side_inputs(spec.outer_context, {})
 
     def apply(decoder: Decoder, tokens_BT1: Any, clock: Any) -> Any:
         clock = clock if decoder.asks_clock else None

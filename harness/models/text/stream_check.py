@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from harness.core.errors import UserError
-from harness.models.counting.mechanisms import NO_MESH, abstract_array, abstract_told
+from harness.models.counting.mechanisms import NO_MESH, abstract_array, abstract_side_inputs
 from harness.models.model_spec import ModelSpec
 from harness.models.sockets.side_inputs import SideInputs, SideOutputs, asked_names
 from harness.models.text.layer import BLOCK_ARGUMENTS
@@ -27,7 +27,7 @@ def check_stream(spec: ModelSpec, dtype: Any = jnp.float32) -> None:
     stream = spec.block.entry.stream
     ends = None if stream is None else stream(spec.outer_context, spec.block.options)
     (graph, state), context = nnx.split((layers, ends)), spec.outer_context
-    side_inputs = abstract_told(context, {name: abstract_array(name, context) for name in spec.gives})
+    side_inputs = abstract_side_inputs(context, {name: abstract_array(name, context) for name in spec.gives})
     x_BTD = jax.ShapeDtypeStruct(
         (context.per_device_batch, context.sequence_length, context.shape.width), dtype
     )
@@ -41,7 +41,7 @@ def check_stream(spec: ModelSpec, dtype: Any = jnp.float32) -> None:
 
 
 class _Trace:
-    """One pass of the stream through the blocks, with mechanisms that return what they get."""
+    """Pass of the stream through the blocks, with mechanisms that return what they get."""
 
     def __init__(self, spec: ModelSpec, layers: Any, ends: Any, side_inputs: SideInputs, x_BTD: Array):
         self.layers, self.ends, self.side_inputs, self.x_BTD = layers, ends, side_inputs, x_BTD

@@ -12,7 +12,7 @@ from harness.core.errors import UserError
 
 
 class CallRecord(NamedTuple):
-    """One call of a module's method."""
+    """Call of a module's method."""
 
     arguments: tuple[Any, ...]
     """Arguments by position, without the module."""
