@@ -48,6 +48,13 @@ ADDED = (
     ("optimizer", "options", {}),
     ("optimizer", "groups", []),
     ("data", "options", {}),
+    ("data", "vocabulary", None),
+    ("data", "end_token", None),
+    ("data", "packing", "concatenate"),
+    ("data", "order", "random"),
+    ("data", "order_block", 1024),
+    ("evaluation", "sets", {}),
+    ("evaluation", "decontaminate", 13),
     ("schedule", "options", {}),
     ("schedule", "values", {}),
     ("compute", "parameter_dtype", "float32"),
@@ -61,6 +68,9 @@ ADDED = (
 )
 """Keys of a node that the first version did not have, and the value with which they change nothing of what it
 computed. Rows that are no token, and kernels, change only rounding."""
+
+ADDED_SOURCE_KEYS: Mapping[str, Any] = {"format": None, "options": {}, "validation": None}
+"""Keys of each of `data.sources` that the first version did not have, with the same value."""
 
 ADDED_NODES: Mapping[str, Any] = {"objective": {"name": "next_token", "options": {}}, "metrics": []}
 """Nodes that the first version did not have, with the same value."""
@@ -99,6 +109,10 @@ def with_first_names(config: Mapping[str, Any]) -> Node:
     for node, key, neutral in ADDED:
         if node in content and content[node].get(key, "") == neutral:
             del content[node][key]
+    for source in content.get("data", {}).get("sources", {}).values():
+        for key, neutral in ADDED_SOURCE_KEYS.items():
+            if source.get(key, "") == neutral:
+                del source[key]
     _rename_touches(content, {key.new: key.old for key in RENAMED})
     return content
 

@@ -44,6 +44,7 @@ _KEYS: Mapping[Range, str] = {
         roster.vocabulary roster.image.* scale.parameters scale.tokens scale.batch model.width model.layers
         model.heads model.ffn model.head_width model.base_width model.patch model.vocabulary_multiple
         finetune.rank finetune.trainable_layers compute.microbatches data.sequence_length data.horizon
+        data.vocabulary data.order_block
         optimizer.ns_steps evaluation.points evaluation.every_tokens evaluation.tokens checkpoint.every
         checkpoint.every_tokens checkpoint.keep_last mesh.data mesh.fsdp mesh.tensor mesh.expert mesh.context
         mesh.pipeline cluster.kinds.*.chips cluster.kinds.*.scale_up_domain cluster.power_overhead
@@ -55,7 +56,7 @@ _KEYS: Mapping[Range, str] = {
         loss.z_loss checkpoint.keep_every cluster.restart_minutes schedule.warmup_tokens
         engine.slurm.save_seconds engine.slurm.gpus engine.workers engine.devices engine.backoff_seconds
         rule.margin rule.bet_margin gate.quality gate.speed gate.memory gate.stability seed data_seed
-        tune.seed
+        tune.seed data.end_token evaluation.decontaminate
         """,
     POSITIVE: """
         rule.target rule.drift rule.drift_df rule.margin_nats scale.learning_rate checkpoint.every_minutes

@@ -32,6 +32,20 @@ class ScheduleConfig:
 
 
 @dataclass
+class EvaluationSetConfig:
+    """Validation set of its own: evaluated whole or in part, never trained on."""
+
+    path: str = MISSING
+    """File, folder or URL, as of a source."""
+    column: str = "text"
+    """Column of texts, or of tokens, as of a source."""
+    format: str | None = None
+    """Registered format of files that hold tokens; null: known by the files."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the format does not say."""
+
+
+@dataclass
 class EvaluationConfig:
     """Evaluations on held-out data."""
 
@@ -40,7 +54,12 @@ class EvaluationConfig:
     every_tokens: int | None = None
     """Number of training tokens from one evaluation to the next; another is at the end. Null: `points`."""
     tokens: int = 16_384
-    """Number of held-out tokens per domain."""
+    """Number of held-out tokens per domain, and of tokens of each set if it has as many."""
+    sets: dict[str, EvaluationSetConfig] = field(default_factory=dict)
+    """Validation sets by name: domains of the curves that do not decide unless rule.domains names them."""
+    decontaminate: int = 13
+    """Length in tokens of the n-grams by which windows of sets that stand in training text are left out; 0:
+    none is."""
 
 
 @dataclass

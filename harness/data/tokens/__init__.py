@@ -1,0 +1,1 @@
+"""Sequences of tokens that lie in files, read in place."""
