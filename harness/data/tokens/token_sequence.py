@@ -1,8 +1,8 @@
 """Sequence of tokens that lies in many files and is read in place.
 
 A sequence is a list of extents: runs of tokens in a part (`TokenPart`), such as the tokens of a file after
-its header. Windows are read with `pread`, after the kernel was told which ranges come: so one thread keeps many
-reads of a disk under way, and no page is read that nobody asked for, as page faults of a memory map do.
+its header. Windows are read with `pread`, after the kernel was told which ranges come: so one thread keeps
+many reads of a disk under way, and no page is read that nobody asked for, as page faults of a memory map do.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _open(path: Path, _inode: int) -> _OpenFile:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """Tokens of extents, one after another: extent e is the tokens of `parts[part_E[e]]` from `start_E[e]` on,
-    up to place `end_E[e]` of the sequence."""
+    """Tokens of extents, one after another: extent e is the tokens of `parts[part_E[e]]` from `start_E[e]`
+    on, up to place `end_E[e]` of the sequence."""
 
     parts: tuple[TokenPart, ...]
     part_E: Int[np.ndarray, " E"]
