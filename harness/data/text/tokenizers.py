@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from harness.core.errors import UserError, did_you_mean
+from harness.core.errors import UserError
 from harness.data.text.codec import ByteCodec, Codec
 from harness.data.text.documents import END_OF_TEXT
 from harness.data.text.tokenizer_checks import check_all_bytes
+from harness.data.tokenizer_names import tokenizer_file
 
 SHIPPED_TOKENIZER = Path(__file__).parents[1] / "bpe512.json"
-END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
 """Names of the token that ends a document, in order of preference."""
 SPACE = "\u2581"
 """Character that SentencePiece writes for a space."""
@@ -68,13 +69,11 @@ class FileCodec(Codec):
 
 
 def load_tokenizer(name: str) -> Codec:
-    """Load the tokenizer of `data.tokenizer`: `byte`, `bpe512` or a JSON file. Raises UserError, also for one
-    that loses part of a text."""
+    """Load the tokenizer of `data.tokenizer`: `byte`, `bpe512`, a JSON file or a folder with one. Raises
+    UserError, also for one that loses part of a text."""
     if name == "byte":
         return ByteCodec()
-    path = SHIPPED_TOKENIZER if name == "bpe512" else Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(f"data.tokenizer={name} is not a file: {did_you_mean(name, ('byte', 'bpe512'))}")
+    path = SHIPPED_TOKENIZER if name == "bpe512" else tokenizer_file(name)
     return _parse_tokenizer(name, path.read_bytes())
 
 
