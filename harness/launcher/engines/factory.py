@@ -14,21 +14,24 @@ from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
 from harness.launcher.engines.slurm.steps_engine import StepsEngine
 
 
-def make_engine(config: EngineConfig, logs: Path) -> Engine:
-    """Make the engine `config.name`; `logs` is the folder of the workers' logs. Raises UserError."""
+def make_engine(config: EngineConfig, logs: Path, module: str = "harness.worker") -> Engine:
+    """Make the engine `config.name`; `logs` is the folder of the workers' logs. Raises UserError. `module`:
+    what a worker of Slurm and Ray runs."""
     if config.name == "slurm":
-        return make_slurm_engine(config.slurm, logs)
+        return make_slurm_engine(config.slurm, logs, module)
     if config.name == "ray":
-        return RayEngine(config.ray, logs)
+        return RayEngine(config.ray, logs, module)
     if config.name == "local":
         return LocalEngine(logs)
     hint = did_you_mean(config.name, ["local", "ray", "slurm"])
     raise UserError(f"engine.name={config.name}: no such engine; {hint}")
 
 
-def make_slurm_engine(config: SlurmConfig, logs: Path) -> SlurmEngine | StepsEngine:
+def make_slurm_engine(
+    config: SlurmConfig, logs: Path, module: str = "harness.worker"
+) -> SlurmEngine | StepsEngine:
     """Make the engine of `engine.slurm.submit`: batch jobs, or steps of the current allocation."""
-    return StepsEngine(config, logs) if config.submit is Submit.steps else SlurmEngine(config, logs)
+    return (StepsEngine if config.submit is Submit.steps else SlurmEngine)(config, logs, module)
 
 
 def batch_scripts(config: EngineConfig, logs: Path, specs: Sequence[WorkerSpec]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import atomic_files
+from harness.core.cache.cache_dir import VARIABLE, cache_root
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Engine, Exit, WorkerSpec
 from harness.launcher.engines.worker_processes import log_lines
@@ -121,7 +122,7 @@ def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
             raise UserError(f"the test job before the first worker did not run: {end.message}")
         raise UserError(
             f"{log.parent} is not shared: the test job should have written a file there, but none appeared "
-            f"({end.message}). Choose a folder that every node sees, with runs=..."
+            f"({end.message}). {_other_folder(log.parent)}"
         )
     if answer["failure"]:
         raise UserError(f"node {answer['host']}: {answer['failure']}")
@@ -139,6 +140,13 @@ def _check_answer(answer: dict[str, Any] | None, end: Exit, log: Path) -> None:
         )
 
 
+def _other_folder(folder: Path) -> str:
+    setting = (
+        f"{VARIABLE}=FOLDER" if folder.absolute().is_relative_to(cache_root().absolute()) else "runs=..."
+    )
+    return f"Choose a folder that every node sees, with {setting}"
+
+
 def write_answer(folder: Path, token: str, files: Sequence[str]) -> None:
     """Write the answer of this node."""
     failure = _find_failure(folder, token, files)  # takes its time
@@ -150,7 +158,7 @@ def _find_failure(folder: Path, token: str, files: Sequence[str]) -> str:
     """Return the first problem of this node in one sentence; empty if there is none."""
     question, _, lock = _exchange_files(folder, token)
     if not question.exists() or question.read_text() != token:
-        return f"{folder} is a different folder there. Choose a folder that every node sees, with runs=..."
+        return f"{folder} is a different folder there. {_other_folder(folder)}"
     if owner(lock) is None:
         return f"file locks in {folder} do not reach this node, so two workers could train one run: {WAY_OUT}"
     for path in files:
