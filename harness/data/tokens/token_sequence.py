@@ -126,13 +126,20 @@ class TokenSequence:
 
     def windows(self, start_B: Int[np.ndarray, " B"], length: int) -> Int32[np.ndarray, "B length"]:
         """Return `length` tokens from each start on, in any thread."""
-        pieces = [*self._pieces(np.asarray(start_B, np.int64), length)]
-        for part, first, count, *_ in pieces:
+        return self.ranges(start_B, np.full(len(start_B), length)).reshape(len(start_B), length)
+
+    def ranges(
+        self, start_B: Int[np.ndarray, " B"], count_B: Int[np.ndarray, " B"]
+    ) -> Int32[np.ndarray, " N"]:
+        """Return `count_B` tokens from each start on, one range after another, in any thread."""
+        pieces = [*self._pieces(np.asarray(start_B, np.int64), np.asarray(count_B, np.int64))]
+        for part, first, count in pieces:
             part.advise(first, count)
-        tokens_BT = np.empty((len(start_B), length), np.int32)
-        for part, first, count, row, column in pieces:
-            tokens_BT[row, column : column + count] = part.read(first, count)
-        return tokens_BT
+        tokens_N, filled = np.empty(int(np.sum(count_B)), np.int32), 0
+        for part, first, count in pieces:
+            tokens_N[filled : filled + count] = part.read(first, count)
+            filled += count
+        return tokens_N
 
     def read(self, start: int = 0, count: int | None = None) -> Int32[np.ndarray, " count"]:
         """Return `count` tokens from `start` on; None: all that follow."""
@@ -149,16 +156,16 @@ class TokenSequence:
             before = int(end)
 
     def _pieces(
-        self, start_B: Int[np.ndarray, " B"], length: int
-    ) -> Iterator[tuple[TokenPart, int, int, int, int]]:
-        """Yield (part, first token in it, number, row, column) of all that windows consist of."""
+        self, start_B: Int[np.ndarray, " B"], count_B: Int[np.ndarray, " B"]
+    ) -> Iterator[tuple[TokenPart, int, int]]:
+        """Yield (part, first token in it, number) of all that ranges consist of, in their order."""
         extent_B = np.searchsorted(self.end_E, start_B, side="right")
-        for row, (place, extent) in enumerate(zip(start_B.tolist(), extent_B.tolist(), strict=True)):
-            column = 0
-            while column < length:
+        places = zip(start_B.tolist(), count_B.tolist(), extent_B.tolist(), strict=True)
+        for place, left, extent in places:
+            while left:
                 end = int(self.end_E[extent])
                 before = int(self.end_E[extent - 1]) if extent else 0
-                count = min(length - column, end - place)
+                count = min(left, end - place)
                 first = int(self.start_E[extent]) + place - before
-                yield self.parts[self.part_E[extent]], first, count, row, column
-                column, place, extent = column + count, end, extent + 1
+                yield self.parts[self.part_E[extent]], first, count
+                left, place, extent = left - count, end, extent + 1
