@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import TextCorpus, describe_data, open_data, update_example_hash
-from harness.data.text.sources import is_heldout
+from harness.data.text.split import is_heldout
 
 from .conftest import documents, text_corpus, write
 

@@ -11,7 +11,7 @@ import pytest
 from harness.config.schema.run import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data
-from harness.data.text.sources import is_heldout
+from harness.data.text.split import is_heldout
 
 from .conftest import documents, text_corpus, write
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from harness.config.schema.run import SourceConfig
 from harness.core.atomic_files import file_sha256
 from harness.core.errors import UserError
-from harness.data.text.sources import PACK, find_source, is_heldout
+from harness.data.text.sources import PACK, find_source
+from harness.data.text.split import is_heldout
 
 from .conftest import documents, write
 

@@ -13,7 +13,8 @@ from harness.core.errors import UserError
 from harness.data.text import source_sizes as content
 from harness.data.text import token_cache as cache
 from harness.data.text.codec import ByteCodec
-from harness.data.text.sources import find_source, is_heldout
+from harness.data.text.sources import find_source
+from harness.data.text.split import is_heldout
 from harness.data.text.token_cache import Tokens, open_tokens
 from harness.data.text.tokenizers import load_tokenizer
 

@@ -26,9 +26,10 @@ from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
 from harness.data.text.corpus import HeldOut
 from harness.data.text.describe_text import IMAGES, DataFacts, num_heldout
-from harness.data.text.source_sizes import Split, content_hash
+from harness.data.text.source_sizes import content_hash
 from harness.data.text.source_summary import SourceSummary, file_digests
 from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
+from harness.data.text.split import Split
 
 HEADER_WORDS = 4
 """Number of int32 words of a row before the pixels."""

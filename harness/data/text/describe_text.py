@@ -9,9 +9,10 @@ from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
 from harness.data.text.codec import ByteCodec, Codec
-from harness.data.text.source_sizes import SourceSizes, Split, content_hash, measure_source
+from harness.data.text.source_sizes import SourceSizes, content_hash, measure_source
 from harness.data.text.source_summary import SourceSummary, file_digests
 from harness.data.text.sources import Source, find_source
+from harness.data.text.split import Split
 from harness.data.text.token_cache import Tokens, open_tokens
 from harness.data.text.tokenizer_checks import tokens_per_byte
 from harness.data.text.tokenizers import load_tokenizer

@@ -4,9 +4,8 @@ version."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,11 @@ from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
 from harness.core.progress.report import report
 from harness.data.text.documents import suffix_of
-from harness.data.text.sources import Source, is_heldout
+from harness.data.text.sources import Source
+from harness.data.text.split import Split, divide
 
 FORMAT = 1
 """Version of the cache. Raise it when the same files come to mean other documents or tokens."""
-
-
-class Split(Enum):
-    """Way in which a source is divided into training and held-out text."""
-
-    documents = "documents"
-    """Each document goes to one side, by a hash of its text."""
-    tails = "tails"
-    """The last `data.holdout` of the characters of each document is held out. It is used for a source of so
-    few documents that the other way leaves one side without any."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +47,6 @@ class SourceSizes:
     def heldout_share(self) -> float:
         """Share of the bytes that is held out."""
         return self.heldout.bytes / max(1, self.train.bytes + self.heldout.bytes)
-
-
-def divide(document: str, share: float, split: Split) -> Iterator[tuple[bool, str]]:
-    """Yield (whether it is held out, text) for the parts of a document. Depends on its text alone."""
-    if split is Split.documents:
-        yield is_heldout(document, share), document
-        return
-    cut = len(document) - int(share * len(document))
-    yield False, document[:cut]
-    if document[cut:]:
-        yield True, document[cut:]
 
 
 def content_hash(source: Source) -> str:

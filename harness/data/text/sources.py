@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,22 +38,44 @@ class Source:
         """Config key of the source, for messages."""
         return f"data.sources.{self.name}"
 
+    def place(self, file: Path) -> str:
+        """Return the config key, its value and the name of a file, for messages."""
+        return f"{self.key}.path={self.path}: {file.name}"
+
+    def with_files(self, files: tuple[Path, ...]) -> Source:
+        """Return the same source with other files."""
+        return dataclasses.replace(self, files=files)
+
     def documents(self) -> Iterator[str]:
         """Yield the documents that hold more than white space, in a fixed order. Raises UserError."""
         for file in self.files:
             yield from self.documents_of(file)
 
-    def documents_of(self, file: Path) -> Iterator[str]:
-        """Yield the documents of one file. Raises UserError."""
-        where = f"{self.key}.path={self.path}: {file.name}"
-        try:
-            documents = read_documents(file, self.column, self.key, self.path)
+    def documents_of(self, file: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """Yield the documents of one file, or of a part of it: those that begin in these bytes of a text, or
+        of these row groups of a Parquet file. Raises UserError."""
+        from harness.data.text.documents import documents_between, row_group_documents
+
+        terms = file, self.column, self.key, self.path
+        with self.reading(file):
+            if stop is None:
+                documents = read_documents(*terms)
+            elif suffix_of(file) == ".parquet":
+                documents = row_group_documents(*terms, range(start, stop))
+            else:
+                documents = documents_between(*terms, start, stop)
             yield from (text for text in documents if text.strip())
+
+    @contextmanager
+    def reading(self, file: Path) -> Iterator[None]:
+        """Raise UserError for the errors of reading a file."""
+        try:
+            yield
         except UnicodeError:
-            raise UserError(f"{where} is not UTF-8: convert it") from None
+            raise UserError(f"{self.place(file)} is not UTF-8: convert it") from None
         except (OSError, pa.ArrowException):
             problem = "it is damaged, protected, or not of the kind in its name"
-            raise UserError(f"{where} cannot be read: {problem}. Replace it.") from None
+            raise UserError(f"{self.place(file)} cannot be read: {problem}. Replace it.") from None
 
 
 def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Source:
@@ -72,12 +95,6 @@ def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEX
         raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
     folder = path if path.is_dir() else path.parent
     return Source(name, config.path, config.column, tuple(files), folder, skipped)
-
-
-def is_heldout(document: str, share: float) -> bool:
-    """Return whether a document is held out, by its text alone: copies in other sources agree."""
-    draw = int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
-    return draw < share * 2.0**64
 
 
 def _files_of(key: str, path: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], tuple[str, ...]]:

@@ -26,8 +26,9 @@ from harness.core.number_format import format_si
 from harness.core.progress.report import report
 from harness.core.progress.waiting import hold_lock
 from harness.data.text.codec import Codec
-from harness.data.text.source_sizes import Split, content_hash, divide
+from harness.data.text.source_sizes import content_hash
 from harness.data.text.sources import Source
+from harness.data.text.split import Split, divide
 
 SPLITS = ("train", "heldout")
 WAY_OUT = "choose another cache with AB_HARNESS_CACHE=FOLDER"

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data.text.documents import END_OF_TEXT
-from harness.data.text.sources import find_source, is_heldout
+from harness.data.text.sources import find_source
+from harness.data.text.split import is_heldout
 from harness.data.text.tokenizers import SHIPPED_TOKENIZER
 
 VOCABULARY_SIZE = 512
