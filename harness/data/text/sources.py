@@ -54,15 +54,17 @@ class Source:
     def documents_of(self, file: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """Yield the documents of one file, or of a part of it: those that begin in these bytes of a text, or
         of these row groups of a Parquet file. Raises UserError."""
-        from harness.data.text.documents import documents_between, row_group_documents
-
         terms = file, self.column, self.key, self.path
         with self.reading(file):
             if stop is None:
                 documents = read_documents(*terms)
             elif suffix_of(file) == ".parquet":
+                from harness.data.text.documents import row_group_documents
+
                 documents = row_group_documents(*terms, range(start, stop))
             else:
+                from harness.data.text.documents import documents_between
+
                 documents = documents_between(*terms, start, stop)
             yield from (text for text in documents if text.strip())
 
