@@ -1,28 +1,44 @@
-"""Documents of one file, of any supported format.
+"""Documents of one file, of any supported format, whole or in parts that can be read apart.
 
-Text files separate documents by a line `<|endoftext|>`. A line of JSONL and a row of Parquet are a document
+Text files separate documents by a line `<|endoftext|>`. A line of JSON and a row of Parquet are a document
 each. Compressed files expand up to a limit (core.files.expansion).
 """
 
 from __future__ import annotations
 
 import io
-import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from harness.data.documents.compressed import COMPRESSIONS, cut_segments, open_text, split_segment
+from harness.data.documents.json_lines import count_lines_before, json_texts, read_lines
+from harness.data.documents.parquet_rows import parquet_texts, row_group_sizes
+from harness.data.documents.split_text import SEPARATOR, split_text
+from harness.data.documents.text_column import TextColumn
 
-from harness.core.errors import UserError, did_you_mean
-from harness.core.files.expansion import check_expansion, expansion_limit, open_expanded
+__all__ = [
+    "END_OF_TEXT",
+    "TEXT_SUFFIXES",
+    "cut_segments",
+    "documents_between",
+    "is_compressed",
+    "is_line_format",
+    "open_text",
+    "read_documents",
+    "row_group_documents",
+    "row_group_sizes",
+    "segment_documents",
+    "suffix_of",
+]
 
-END_OF_TEXT = "<|endoftext|>"
-TEXT_SUFFIXES = (".txt", ".txt.zst", ".txt.gz", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
-COMPRESSIONS = {".zst": "zstd", ".gz": "gzip"}
-BYTE_ORDER_MARK = "\ufeff"
+END_OF_TEXT = SEPARATOR.decode()
+LINE_SUFFIXES = (".jsonl", ".json")
+TEXT_SUFFIXES = (
+    *(plain + compression for plain in (".txt", *LINE_SUFFIXES) for compression in ("", *COMPRESSIONS)),
+    ".parquet",
+)
+SEGMENT_BYTES = 2**23
 
 
 def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | None:
@@ -30,118 +46,72 @@ def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | No
     return next((suffix for suffix in suffixes if file.name.endswith(suffix)), None)
 
 
+def is_compressed(file: Path) -> bool:
+    """Return whether a file is read expanded, from its begin on."""
+    return file.suffix in COMPRESSIONS
+
+
+def is_line_format(file: Path) -> bool:
+    """Return whether the lines of a file are its documents, as JSON."""
+    return (suffix_of(file) or "").startswith(LINE_SUFFIXES)
+
+
 def read_documents(file: Path, column: str, key: str, path: str) -> Iterator[str]:
-    """Return an iterator over the documents of a file; a missing value is an empty document.
+    """Yield the documents of a file; a missing value is an empty document.
 
     `key` is the config key of the source, and `path` its value, for messages. Raises UserError for content
     that is not text, UnicodeError for a file that is not UTF-8, OSError or ArrowException for a damaged one.
     """
-    table = _Table(file, column, key, path)
-    match (suffix_of(file) or "").split(".")[1:]:
-        case ["parquet"]:
-            return table.parquet_rows()
-        case ["jsonl", *_]:
-            return table.json_lines()
-        case _:
-            return _split_documents(_lines(file, table.where))
+    if suffix_of(file) == ".parquet":
+        yield from row_group_documents(file, column, key, path)
+    elif is_compressed(file):
+        yield from _expanded_documents(file, column, key, path)
+    else:
+        yield from documents_between(file, column, key, path, 0, file.stat().st_size)
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A file with a column of text."""
-
-    file: Path
-    column: str
-    key: str
-    path: str
-
-    @property
-    def where(self) -> str:
-        return f"{self.key}.path={self.path}: {self.file.name}"
-
-    def json_lines(self) -> Iterator[str]:
-        for number, line in enumerate(_lines(self.file, self.where), 1):
-            text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
-            if not text.strip():
-                continue
-            place = f"line {number} of {self.file.name}"
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError):
-                row = None
-            if not isinstance(row, dict):
-                raise UserError(f"{self.key}.path={self.path}: {place} is not a JSON object. Correct it.")
-            yield self._text(row[self._column(row, place)], place)
-
-    def parquet_rows(self) -> Iterator[str]:
-        """Yield the texts of the rows. Equal texts are expanded once: their number has no limit in a file."""
-        size, num_characters = self.file.stat().st_size, 0
-        limit = expansion_limit(size)
-        metadata = pq.read_metadata(self.file)
-        column = self._column(metadata.schema.to_arrow_schema().names, self.file.name)
-        check_expansion(self.where, _claimed_bytes(metadata), size)
-        with pq.ParquetFile(self.file, metadata=metadata, read_dictionary=[column]) as table:
-            for batch in table.iter_batches(columns=[column]):
-                for value in _values(batch.column(0)):
-                    text = self._text(value, self.file.name)
-                    num_characters += len(text)
-                    if num_characters > limit:
-                        check_expansion(self.where, num_characters, size)
-                    yield text
-
-    def _column(self, present: Any, place: str) -> str:
-        if self.column not in present:
-            raise UserError(
-                f"{self.key}.column={self.column} is not in {place} of {self.path}: "
-                f"{did_you_mean(self.column, present)}"
+def documents_between(file: Path, column: str, key: str, path: str, start: int, stop: int) -> Iterator[str]:
+    """Yield the documents of a plain file that begin in bytes [start, stop). Of a text, both are multiples of
+    `split_text.LEAF` or the end of the file."""
+    with file.open("rb") as stream:
+        end = math.inf if stop >= file.stat().st_size else stop
+        if is_line_format(file):
+            yield from json_texts(
+                read_lines(stream, start, end),
+                TextColumn(file, column, key, path),
+                lambda: _lines_before(file, start),
             )
-        return self.column
-
-    def _text(self, value: Any, place: str) -> str:
-        """Return the text of a value."""
-        if not isinstance(value, str | None):
-            raise UserError(
-                f"{self.key}.column={self.column} holds {type(value).__name__} in {place} of {self.path}: "
-                "name a column of text"
-            )
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError as error:  # JSON can hold it, UTF-8 cannot
-            half = f"\\u{ord(error.object[error.start]):04x}"
-            raise UserError(
-                f"{self.key}.path={self.path}: {place} holds {half}, half of a surrogate pair and no "
-                "character. Remove it, or write the whole pair."
-            ) from None
-        return value or ""
-
-
-def _claimed_bytes(metadata: pq.FileMetaData) -> int:
-    return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-
-
-def _values(column: pa.Array) -> Iterator[Any]:
-    """Yield the values of a column; equal ones of a dictionary share their memory."""
-    if not isinstance(column, pa.DictionaryArray):
-        yield from column.to_pylist()
-        return
-    texts = column.dictionary.to_pylist()
-    yield from (None if index is None else texts[index] for index in column.indices.to_pylist())
-
-
-def _lines(file: Path, where: str) -> Iterator[str]:
-    """Yield lines with their ends unchanged; universal newlines would change the text."""
-    compression = COMPRESSIONS.get(file.suffix)
-    stream = open_expanded(file, compression, where) if compression else file.open("rb")
-    with io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as lines:
-        yield from lines
-
-
-def _split_documents(lines: Iterator[str]) -> Iterator[str]:
-    part: list[str] = []
-    for line in lines:
-        if line.rstrip("\r\n") == END_OF_TEXT:
-            yield "".join(part).removesuffix("\n")
-            part = []
         else:
-            part.append(line)
-    yield "".join(part).removesuffix("\n")
+            yield from (document.decode() for document in split_text(stream, start, end))
+
+
+def segment_documents(
+    file: Path, column: str, key: str, path: str, content: bytes, lines_before: int
+) -> Iterator[str]:
+    """Yield the documents of a segment (`cut_segments`) of a compressed file. `lines_before`: the number of
+    line ends in the segments before it, for messages."""
+    if is_line_format(file):
+        table = TextColumn(file, column, key, path)
+        yield from json_texts(read_lines(io.BytesIO(content)), table, lambda: lines_before)
+    else:
+        yield from (document.decode() for document in split_segment(content))
+
+
+def row_group_documents(
+    file: Path, column: str, key: str, path: str, groups: range | None = None
+) -> Iterator[str]:
+    """Yield the documents of some row groups of a Parquet file; None: of all."""
+    return parquet_texts(TextColumn(file, column, key, path), groups)
+
+
+def _expanded_documents(file: Path, column: str, key: str, path: str) -> Iterator[str]:
+    lines_before = 0
+    with open_text(file, f"{key}.path={path}: {file.name}") as stream:
+        for content in cut_segments(stream, is_line_format(file), SEGMENT_BYTES):
+            yield from segment_documents(file, column, key, path, content, lines_before)
+            lines_before += content.count(b"\n")
+
+
+def _lines_before(file: Path, start: int) -> int:
+    with file.open("rb") as stream:
+        return count_lines_before(stream, start)
