@@ -194,6 +194,11 @@ class Model(ABC):
         return False
 
     @property
+    def has_empty_places(self) -> bool:
+        """True if rows may have places without a token, -1, which are no target."""
+        return False
+
+    @property
     def asks_clock(self) -> bool:
         """True if training depends on the place of a step in its run."""
         return False

@@ -48,6 +48,8 @@ class ModelSpec:
     """Objective that is minimised in training."""
     products: ProductsConfig = field(default_factory=ProductsConfig)
     """Precision of the products with weights, by part of a layer."""
+    padding_token: int | None = None
+    """Token that stands for the empty places of rows; None: every place of a row holds a token."""
 
     @cached_property
     def attention(self) -> ConfiguredModule:

@@ -48,7 +48,8 @@ def make_step(
     z_loss: float = 0.0,
     metrics: Sequence[ConfiguredMetric] = (),
 ) -> Step:
-    """Build the step over M micro-batches of B sequences of T+1 tokens; its gradient is their mean.
+    """Build the step over M micro-batches of B sequences of T+1 tokens; its gradient is their mean. Of rows
+    with empty places each micro-batch counts by its targets, so that the mean is over those of the batch.
 
     `loss` is the pure cross-entropy in nats per token before the update, `grad_norm` the global norm before
     clipping. `trainable_paths`: parameters with a gradient and optimizer state; all others are frozen (None:
@@ -65,7 +66,8 @@ def make_step(
         gradient = jax.value_and_grad(objective, has_aux=True)
         descent = optimizer.at_step(inputs)
         point = descent.at(trainable, state.optimizer) if descent.at else trainable
-        (loss, router_stats), grads = _mean_gradient(gradient, point, tokens_MBT1, inputs.clock)
+        weight_M = _target_weights(tokens_MBT1) if model.has_empty_places else None
+        (loss, router_stats), grads = _mean_gradient(gradient, point, tokens_MBT1, inputs.clock, weight_M)
         norm = optax.tree.norm(grads)
         bound = (inputs.values or {}).get("optimizer.clip_norm", config.clip_norm)
         clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, bound / (norm + 1e-9)), grads)
@@ -84,10 +86,21 @@ def make_step(
     return step
 
 
+def _target_weights(tokens_MBT1: Int[Array, "M B T1"]) -> Float[Array, " M"]:
+    """Return the number of targets of each micro-batch, as a share of their mean."""
+    count_M = jnp.sum(tokens_MBT1[..., 1:] >= 0, axis=(1, 2))
+    return count_M * (len(count_M) / jnp.maximum(jnp.sum(count_M), 1))
+
+
 def _mean_gradient(
-    gradient: Callable, params: Params, tokens_MBT1: Int[Array, "M B T1"], clock: StepClock | None
+    gradient: Callable,
+    params: Params,
+    tokens_MBT1: Int[Array, "M B T1"],
+    clock: StepClock | None,
+    weight_M: Float[Array, " M"] | None,
 ):
-    """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches, in float32."""
+    """Compute ((loss, router stats), gradient), each the mean over sequential micro-batches, in float32. Loss
+    and gradient are weighted by `weight_M`, if any."""
     count = tokens_MBT1.shape[0]
 
     def micro_batch(tokens_BT1, clock):
@@ -101,10 +114,15 @@ def _mean_gradient(
     zero = (zero_outputs, jax.tree.map(jnp.zeros_like, widen(params)))
 
     def add(total, batch):
-        return jax.tree.map(jnp.add, total, micro_batch(*batch)), None
+        tokens_BT1, clock, weight = batch
+        outputs = micro_batch(tokens_BT1, clock)
+        if weight is not None:
+            (loss, stats), grads = outputs
+            outputs = (weight * loss, stats), jax.tree.map(lambda g: weight * g, grads)
+        return jax.tree.map(jnp.add, total, outputs), None
 
     clocks_M = clock and jax.vmap(lambda index: clock._replace(microbatch=index))(jnp.arange(count))
-    total, _ = jax.lax.scan(add, zero, (tokens_MBT1, clocks_M))
+    total, _ = jax.lax.scan(add, zero, (tokens_MBT1, clocks_M, weight_M))
     return jax.tree.map(lambda x: x / count, total)
 
 

@@ -13,6 +13,7 @@ from harness.config.schema.run import (
     DataConfig,
     ModelConfig,
     ModuleConfig,
+    Packing,
     ScaleConfig,
 )
 from harness.core.cache.cache_dir import cache_dir
@@ -30,22 +31,25 @@ NO_PADDING: dict[str, Any] = {"vocabulary_multiple": 1}
 @pytest.fixture
 def small() -> Callable[..., Model]:
     """Builds a model of three layers; keywords change `model`, `compute` is given whole; documents
-    are masked where `end`, the token that ends one, is given."""
+    are masked where `end`, the token that ends one, is given; rows have empty places if `padded`."""
 
     def make(
         name: str = "mha",
         length: int = 16,
         compute: ComputeConfig | None = None,
         end: int | None = None,
+        padded: bool = False,
         **changes: Any,
     ) -> Model:
         options = changes.pop("options", {})
         model = ModelConfig(attention=ModuleConfig(name, options), **(SHAPE | NO_PADDING | changes))
+        data = DataConfig(sequence_length=length, mask_documents=end is not None)
+        data.packing = Packing.best_fit if padded else Packing.concatenate
         config = Config(
             model=model,
             scale=ScaleConfig("tiny", 3_000, 10_000, 4),
             compute=compute or ComputeConfig(),
-            data=DataConfig(sequence_length=length, mask_documents=end is not None),
+            data=data,
         )
         return build(config, VOCABULARY, end)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import ComputeConfig, Config
+from harness.config.schema.run import ComputeConfig, Config, Packing
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
 from harness.models.families.construction import Construction, construct
@@ -147,6 +147,11 @@ def _check_supported(config: Config) -> None:
         raise UserError(
             f"model.{key} is for decoders; a model of your own (model.kind={model.kind}) reads model.options"
             " alone. Leave it out."
+        )
+    if config.data.packing is Packing.best_fit:
+        raise UserError(
+            f"data.packing=best_fit leaves places of rows empty, which a model of your own (model.kind="
+            f"{model.kind}) may not know. Set data.packing=concatenate."
         )
     plain = ComputeConfig(dtype=config.compute.dtype, microbatches=config.compute.microbatches)
     for node, value, expected in (

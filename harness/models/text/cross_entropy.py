@@ -35,17 +35,19 @@ class LossTerms:
     vocabulary: int | None = None
     """Number of rows of the table that are tokens; the later ones have no probability and no gradient. None:
     all are."""
+    padded: bool = False
+    """Whether rows have empty places: targets below 0, which have no loss and no gradient."""
 
 
 class MeanLoss(NamedTuple):
     """Loss of a batch. Only the mean has a gradient."""
 
     mean: Float[Array, ""]
-    """Mean over tokens of the cross-entropy and the weighted squared log-partition."""
+    """Mean over targets of the cross-entropy and the weighted squared log-partition."""
     loss_BT: Float[Array, "B T"]
-    """Cross-entropy of each token."""
+    """Cross-entropy of each token; 0 at an empty place."""
     partition_BT: Float[Array, "B T"]
-    """Log-partition of each token."""
+    """Log-partition of each token; 0 at an empty place."""
 
 
 def needs_pieces(tokens: int, vocabulary: int) -> bool:
@@ -56,13 +58,26 @@ def needs_pieces(tokens: int, vocabulary: int) -> bool:
     return tokens * vocabulary > shards * LOSS_PIECE_VALUES
 
 
-def loss_of_logits(logits_BTV: Array, target_BT: Array, z_loss: float | Array) -> MeanLoss:
+def loss_of_logits(
+    logits_BTV: Array, target_BT: Array, z_loss: float | Array, padded: bool = False
+) -> MeanLoss:
     """Return the loss of whole logits. Here each token's loss has a gradient too."""
     # Selected by comparison: an index would gather over a vocabulary that is sharded.
     is_target_BTV = target_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
     partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    return _mean_loss(partition_BT - target_logit_BT, partition_BT, z_loss)
+    loss_BT, terms = partition_BT - target_logit_BT, LossTerms(z_loss, padded=padded)
+    return _mean_loss(loss_BT, partition_BT, target_BT, terms)
+
+
+def mean_over_targets(values_BT: Array, target_BT: Array, padded: bool) -> Array:
+    """Return the mean over all places, or, of values that are 0 at the empty ones, over the others."""
+    return jnp.sum(values_BT) / _num_targets(target_BT) if padded else jnp.mean(values_BT)
+
+
+def _num_targets(target_BT: Array) -> Array:
+    """Return the number of targets that are tokens; 1 if none is."""
+    return jnp.maximum(jnp.sum(target_BT >= 0), 1)
 
 
 def loss_in_pieces(
@@ -88,21 +103,27 @@ def loss_in_pieces(
 def _loss_in_pieces(x_BTD: Array, table_VD: Array, target_BT: Array, terms: LossTerms) -> MeanLoss:
     device_loss = partial(_device_losses, terms=terms)
     loss_BT, partition_BT = _on_mesh(device_loss, ("losses", "losses"))(x_BTD, table_VD, target_BT)
-    return _mean_loss(loss_BT, partition_BT, terms.z_loss)
+    return _mean_loss(loss_BT, partition_BT, target_BT, terms)
 
 
-def _mean_loss(loss_BT: Array, partition_BT: Array, z_loss: float | Array) -> MeanLoss:
-    mean = jnp.mean(loss_BT) + z_loss * jnp.mean(jnp.square(partition_BT))
+def _mean_loss(loss_BT: Array, partition_BT: Array, target_BT: Array, terms: LossTerms) -> MeanLoss:
+    if terms.padded:
+        loss_BT, partition_BT = (jnp.where(target_BT >= 0, x, 0.0) for x in (loss_BT, partition_BT))
+    mean = mean_over_targets(loss_BT, target_BT, terms.padded)
+    mean += terms.z_loss * mean_over_targets(jnp.square(partition_BT), target_BT, terms.padded)
     return MeanLoss(mean, loss_BT, partition_BT)
 
 
 def _forward(
     x_BTD: Array, table_VD: Array, target_BT: Array, terms: LossTerms
 ) -> tuple[MeanLoss, tuple[Array, Array]]:
-    device_loss = partial(_device_gradients, terms=terms, num_tokens=target_BT.size)
+    device_loss = partial(_device_gradients, terms=terms, num_tokens=1 if terms.padded else target_BT.size)
     loss_and_gradients = _on_mesh(device_loss, ("losses", "losses", "x", "table"))
     loss_BT, partition_BT, dx_BTD, dtable_VD = loss_and_gradients(x_BTD, table_VD, target_BT)
-    return _mean_loss(loss_BT, partition_BT, terms.z_loss), (dx_BTD, dtable_VD)
+    if terms.padded:
+        count = _num_targets(target_BT)
+        dx_BTD, dtable_VD = (dx_BTD / count).astype(dx_BTD.dtype), dtable_VD / count
+    return _mean_loss(loss_BT, partition_BT, target_BT, terms), (dx_BTD, dtable_VD)
 
 
 def _backward(terms: LossTerms, gradients: tuple[Array, Array], slope: MeanLoss) -> tuple[Array, Array, None]:
@@ -254,6 +275,8 @@ def _device_gradients(
         logits_NV = head.logits(x_ND)
         loss_N, partition_N = head.losses(logits_NV, target_N)
         slope_NV = head.slopes(logits_NV, target_N, partition_N, terms.z_loss) / num_tokens
+        if terms.padded:
+            slope_NV = jnp.where(target_N[:, None] >= 0, slope_NV, 0.0)
         dx_ND, dpiece_DV = head.products(x_ND, slope_NV)
         return dtable_DV + dpiece_DV, (loss_N, partition_N, dx_ND)
 

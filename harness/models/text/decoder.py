@@ -61,7 +61,8 @@ class Decoder(nnx.Module):
         self.vocabulary = shape.vocabulary
         self.dtype, self.remat = DTYPES[compute.dtype], compute.remat
         self.head_width, self.rope_base = shape.head_width, config.rope_base
-        self.end_token, self.microbatches = spec.end_token, spec.pipeline.microbatches
+        self.end_token, self.padding_token = spec.end_token, spec.padding_token
+        self.microbatches = spec.pipeline.microbatches
         self.relative_width, self.logit_softcap = relative_width(config, D), config.logit_softcap
         self.order = spec.order if spec.block.entry.order else None
         self.embedding = weight((V, table_width), ("vocabulary", "width"), fan_in=table_width)
@@ -92,6 +93,7 @@ class Decoder(nnx.Module):
     ) -> LayersOutput:
         """Map token ids [B, T] to what the head multiplies. `clock`: the place of the step in training;
         `given_arrays`: arrays for the mechanisms that ask for them."""
+        tokens_BT = self._filled(tokens_BT)
         documents_BT = self.documents(tokens_BT)
         rotary = self.rotary(num_shards() * tokens_BT.shape[1])
         first = SideInputs(
@@ -124,6 +126,13 @@ class Decoder(nnx.Module):
     def rotary(self, length: int) -> Rotary:
         """Return the rotation that layers share, for a sequence of this length."""
         return Rotary.table(length, self.head_width, self.rope_base)
+
+    def _filled(self, tokens_BT: Array) -> Array:
+        """Return the tokens with one at each empty place of a row: behind the last end token, that is a
+        document of its own."""
+        if self.padding_token is None:
+            return tokens_BT
+        return jnp.where(tokens_BT < 0, self.padding_token, tokens_BT)
 
     def documents(self, tokens_BT: Array) -> Array | None:
         """Return the index of each token's document in the full sequence; None if they are not masked."""

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import LOSS_PIECE_VALUES, Config
+from harness.config.schema.run import LOSS_PIECE_VALUES, Config, Packing
 from harness.core.errors import UserError
 from harness.models import flops, sizing
 from harness.models.execution.layer_stack import decide_scan
@@ -30,6 +30,7 @@ from harness.models.text.cross_entropy import (
     MeanLoss,
     loss_in_pieces,
     loss_of_logits,
+    mean_over_targets,
     needs_pieces,
 )
 from harness.models.text.decoder import Decoder
@@ -104,9 +105,10 @@ class TextModel(Model, PredictsTokens):
         if self._decoder(params).objective is not None:
             return self._own_objective(params, tokens_BT1, clock)
         losses, (signals, auxiliary) = self._losses(params, tokens_BT1, z_loss, clock)
+        target_BT = tokens_BT1[:, 1:]
         metrics = {
-            "loss": jnp.mean(losses.loss_BT),
-            "z": jnp.mean(jnp.square(losses.partition_BT)),
+            "loss": mean_over_targets(losses.loss_BT, target_BT, self.has_empty_places),
+            "z": mean_over_targets(jnp.square(losses.partition_BT), target_BT, self.has_empty_places),
             "signals": signals,
         }
         return _add_auxiliary(losses.mean, signals, auxiliary), metrics
@@ -126,6 +128,11 @@ class TextModel(Model, PredictsTokens):
         return hasattr(self.spec.configured_objective.entry.implementation, "judge")
 
     @property
+    def has_empty_places(self) -> bool:
+        """True if rows may have places without a token, -1, which are no target."""
+        return self.spec.padding_token is not None
+
+    @property
     def asks_clock(self) -> bool:
         """True if training depends on the place of a step in its run."""
         return self._asks_clock
@@ -142,7 +149,7 @@ class TextModel(Model, PredictsTokens):
         is_large = needs_pieces(target_BT.size, self.spec.table_rows)
         if not is_large or self.spec.head.name != "linear":
             logits_BTV, statistics = self._decode(params, inputs_BT, clock)
-            return loss_of_logits(logits_BTV, target_BT, z_loss), statistics
+            return loss_of_logits(logits_BTV, target_BT, z_loss, self.has_empty_places), statistics
 
         def run_layers(params: Params, tokens_BT: Array) -> tuple[Array, _Statistics]:
             output = self._decoder(params).run_layers(tokens_BT, clock)
@@ -151,7 +158,7 @@ class TextModel(Model, PredictsTokens):
         x_BTD, statistics = shard_sequence(run_layers, params, inputs_BT)
         table_VD = self._decoder(params).head_table[...].astype(jnp.float32)
         vocabulary = self.shape.vocabulary if self._has_padding else None
-        terms = LossTerms(z_loss, self.spec.config.logit_softcap, vocabulary)
+        terms = LossTerms(z_loss, self.spec.config.logit_softcap, vocabulary, self.has_empty_places)
         return loss_in_pieces(x_BTD, table_VD, target_BT, terms), statistics
 
     @property
@@ -179,7 +186,7 @@ def _add_auxiliary(loss: Array, signals: dict[str, RouterStats], other_terms: Ar
 
 def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> TextModel:
     """Build the decoder of a run. Raises UserError for a config that has none. `end_token` ends a document,
-    for a config that masks documents."""
+    for a config that masks documents or packs them."""
     _check_sockets(config)
     length = config.data.sequence_length
     check_divides({"context": config.mesh.context}, "time", length)
@@ -192,6 +199,8 @@ def build_text_model(config: Config, vocabulary: int, end_token: int | None) -> 
     compute = decide_scan(config, spec)
     pipeline = pipeline_schedule(config, bool(compute.scan_layers), shape.layers, spec.period)
     spec = replace(spec, pipeline=pipeline, products=config.compute.products, objective=config.objective)
+    if config.data.packing is Packing.best_fit:
+        spec = replace(spec, padding_token=end_token or 0)
     check_stream(spec, DTYPES[compute.dtype])
     return TextModel.assemble(spec, compute)
 
@@ -203,6 +212,11 @@ def _check_sockets(config: Config) -> None:
         raise UserError(
             f"loss.z_loss={config.loss.z_loss} is a term of the next-token loss, but objective.name="
             f"{objective} says itself what is minimised. Set loss.z_loss=0."
+        )
+    if objective != "next_token" and config.data.packing is Packing.best_fit:
+        raise UserError(
+            f"data.packing=best_fit leaves places of rows empty, and objective.name={objective} may make "
+            "targets of them. Set data.packing=concatenate, or objective.name=next_token."
         )
     names = {"objective": objective, "model.embedding": model.embedding.name, "model.head": model.head.name}
     defaults = ("next_token", "table", "linear")

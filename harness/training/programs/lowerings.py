@@ -87,6 +87,7 @@ def _program_key(specs: ProgramSpecs) -> list[Any]:
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
     rows = [model.row_shape, model.row_dtype]
     shape = [dataclasses.asdict(model.shape), rows, model.spec.end_token, list(specs.mesh.shape.items())]
+    shape += [model.has_empty_places]
     nodes = (config.model, config.compute, config.loss, config.objective, optimizer, finetune)
     timed, metrics = sorted(config.schedule.values), to_plain(config.metrics)
     return [*map(to_plain, nodes), sizes, shape, timed, metrics, config.imports]

@@ -132,6 +132,11 @@ class TrainableModel:
         }
         return {path: params[path] for path in self.model.stored_specs} | sums
 
+    @property
+    def has_empty_places(self) -> bool:
+        """True if rows may have places without a token, which are no target."""
+        return self.model.has_empty_places
+
     def loss(self, params: Params, *inputs: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Return the model's loss and statistics with merged weights."""
         return self.model.loss(self.merged_params(params), *inputs)
