@@ -19,11 +19,11 @@ TOKENS_BT1 = np.random.default_rng(0).integers(0, 257, (8, 33), dtype=np.int32)
 DECAY = {path: spec.deviation > 0 for path, spec in MODEL.param_specs.items()}
 
 
-def one_step(microbatches: int, z_loss: float = 0.0):
-    optimizer = make_trainable(CONFIG, MODEL).build_optimizer(CONFIG.optimizer)
-    params = jax.tree.map(jnp.asarray, MODEL.init(0))
-    tokens = jnp.asarray(TOKENS_BT1.reshape(microbatches, -1, 33))
-    step = jax.jit(make_step(MODEL, CONFIG.optimizer, optimizer, z_loss=z_loss))
+def one_step(microbatches: int, z_loss: float = 0.0, model: TextModel = MODEL, tokens_BT1=TOKENS_BT1):
+    optimizer = make_trainable(CONFIG, model).build_optimizer(CONFIG.optimizer)
+    params = jax.tree.map(jnp.asarray, model.init(0))
+    tokens = jnp.asarray(tokens_BT1.reshape(microbatches, -1, 33))
+    step = jax.jit(make_step(model, CONFIG.optimizer, optimizer, z_loss=z_loss))
     return step(TrainState(params, optimizer.init(params)), tokens, StepInputs(0.01))
 
 
@@ -36,6 +36,19 @@ def test_micro_batches_equal_the_full_batch():
     (full, full_metrics), (split, split_metrics) = one_step(1), one_step(4)
     np.testing.assert_allclose(full_metrics, split_metrics, rtol=2e-6)
     assert largest_mean_gap(full.params, split.params) < 1e-5
+
+
+def test_micro_batches_of_padded_rows_count_by_their_targets():
+    """A micro-batch has 3 to 64 targets. The plain mean of their means is another loss."""
+    model = cast(TextModel, build(compose([*TINY, "data.packing=best_fit"]), 257, 256))
+    used_B = np.array([33, 33, 2, 3, 20, 9, 33, 5])
+    rows = np.where(np.arange(33) < used_B[:, None], TOKENS_BT1, -1)
+    (full, full_metrics), (split, split_metrics) = (one_step(m, 0.1, model, rows) for m in (1, 4))
+    np.testing.assert_allclose(full_metrics, split_metrics, rtol=2e-6)
+    assert largest_mean_gap(full.params, split.params) < 1e-5
+    params = jax.tree.map(jnp.asarray, MODEL.init(0))
+    losses_BT = np.asarray(MODEL.token_losses(params, jnp.maximum(rows, 0)))
+    np.testing.assert_allclose(full_metrics[0], losses_BT[rows[:, 1:] >= 0].mean(), rtol=1e-6)
 
 
 def test_the_step_is_optax_adamw_behind_a_clip():
