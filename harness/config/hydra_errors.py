@@ -184,6 +184,8 @@ def _explain_unknown_key(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, OmegaConfBaseException) and "is not a subclass of SourceConfig" in text:
         return _new_source_message(str(error.key))
+    if isinstance(error, OmegaConfBaseException) and "is not a subclass of EvaluationSetConfig" in text:
+        return _new_set_message(str(error.key))
     if isinstance(error, ConfigCompositionException):
         if match := re.search(r"Could not override '([^']+)'(?:.*\n.*use \+(\S+))?", text):
             return _unknown_key_message(match[1], match[2])
@@ -200,6 +202,8 @@ def _unknown_key_message(key: str, line: str | None = None) -> str:
         if match[2] in (None, *fields):
             return _new_source_message(match[1])
         return f"{line or key}: no such key; {did_you_mean(match[2], fields)}"
+    if match := re.fullmatch(r"evaluation\.sets(?:\.(\w+).*)?", key):
+        return _new_set_message(match[1] or "NAME")
     if message := renamed_key_message(key, (line or "").partition("=")[2]):
         return message
     if line and ".options" in key:
@@ -211,6 +215,14 @@ def _new_source_message(name: str) -> str:
     return (
         f"data.sources.{name}: the command line cannot add a source. Write a YAML file for data=, such as "
         "conf/data/prose_code.yaml."
+    )
+
+
+def _new_set_message(name: str) -> str:
+    return (
+        f"evaluation.sets.{name}: the command line adds all sets at once. Write, in quotes, "
+        f"'+evaluation.sets={{{name}:{{path:FILE}}}}' (beside path: column, format and options), or write "
+        "them into a YAML file of experiment=."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.core.errors import UserError
 
-_PATH_KEY = re.compile(r"data\.sources\..*\.path|data\.tokenizer|finetune\.parent")
+_PATH_KEY = re.compile(r"(data\.sources|evaluation\.sets)\..*\.path|data\.tokenizer|finetune\.parent")
 """Keys of a config that name a file or a folder, besides `runs`."""
 OUTWARD_LINK = "it is a link that leads out of its folder"
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)(?:://|::)", re.IGNORECASE)
@@ -76,6 +76,8 @@ def resolve_paths(content: dict[Any, Any]) -> None:
     """Replace each `file://` URL of a config by its path, in place. Raises UserError for a remote one."""
     data, finetune = content["data"], content["finetune"]
     sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}
+    sets = content["evaluation"]["sets"].items()
+    sources |= {f"evaluation.sets.{name}.path": (node, "path") for name, node in sets}
     keys = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}
     for key, (node, name) in {"runs": (content, "runs"), **keys}.items():
         if name in node:

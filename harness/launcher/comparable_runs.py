@@ -23,7 +23,7 @@ CAUSES: Mapping[str, tuple[str, ...]] = {
     "UNMATCHED": ("scale.tokens", "scale.batch", "model"),
     "SCHEDULE_MISMATCH": ("schedule", "scale", "data.sequence_length"),
     "DATA_ORDER_MISMATCH": ("data", "data_seed", "scale.batch"),
-    "EVAL_SET_MISMATCH": ("data", "evaluation.tokens"),
+    "EVAL_SET_MISMATCH": ("data", "evaluation.tokens", "evaluation.sets", "evaluation.decontaminate"),
     "HOT_LR_LOOK": ("schedule.name", "schedule.cooldown"),
 }
 """Config nodes that can cause each flag, by which a message names the difference."""

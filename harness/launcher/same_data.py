@@ -17,7 +17,7 @@ from harness.records.run.provenance import Facts, Provenance, read_provenance
 from harness.records.run.run_lock import worker_of
 from harness.records.run.status import read_status
 
-DATA_KEYS = ("data", "evaluation.tokens")
+DATA_KEYS = ("data", "evaluation.tokens", "evaluation.sets", "evaluation.decontaminate")
 SHOWN_FILES = 3
 """Number of changed files that a message names."""
 

@@ -105,6 +105,7 @@ def prepare_runs(configs: Sequence[Config], hooks: LaunchHooks) -> SweepRuns:
     sweep, configs = sweep_dir(configs), with_planned_layouts(configs)
     freeze_rule.set_default_control(configs)
     freeze_rule.check_control(sweep, configs)
+    freeze_rule.set_default_domains(sweep, configs)
     freeze_rule.learn_drift(sweep, configs)
     check_distinct(sweep, configs)
     for config in configs:

@@ -118,11 +118,12 @@ class RunEstimate:
 
 
 def workload_of(config: Config, facts: Facts) -> Workload:
-    """Return the work of a run. An evaluation is a forward pass over each data source."""
+    """Return the work of a run. An evaluation is a forward pass over each data source and set."""
     branches = config.schedule.branches
     steps = facts.steps + sum(round(share * facts.steps * config.schedule.cooldown) for share in branches)
     evaluations = len(evaluation_steps(config)) + len(branches)
-    tokens = evaluations * config.evaluation.tokens * max(1, len(config.data.sources))
+    domains = max(1, len(config.data.sources)) + len(config.evaluation.sets)
+    tokens = evaluations * config.evaluation.tokens * domains
     return Workload(
         step_flops=facts.executed_flops_per_token * facts.tokens_per_step,
         steps=steps,

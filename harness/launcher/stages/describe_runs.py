@@ -44,8 +44,8 @@ def describe_configs(configs: Sequence[Config]) -> list[Facts]:
 def description_key(config: Config) -> str:
     """Hash all that facts depend on: the config, the code, and the present state of data and parent files."""
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
-    paths = [config.data.tokenizer, *(source.path for source in config.data.sources.values())]
-    stamps = [_stamps(Path(path)) for path in paths]
+    sources = *config.data.sources.values(), *config.evaluation.sets.values()
+    stamps = [_stamps(Path(path)) for path in (config.data.tokenizer, *(source.path for source in sources))]
     code = code_hash_of(config), package_versions()
     return hash_json([relevant, config.cluster.platform, *code, stamps, _parent_stamps(config)])
 

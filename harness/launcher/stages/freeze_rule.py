@@ -25,6 +25,30 @@ def set_default_control(configs: Sequence[Config]) -> None:
         config.rule.control = config.rule.control or configs[0].variant.name
 
 
+def set_default_domains(sweep: SweepDir, configs: Sequence[Config]) -> None:
+    """Name the domains of the written rule, or else the control's sources, in every rule that names none, if
+    there are validation sets: these do not decide unless a rule names them. Raises UserError for a domain
+    that no run is evaluated on."""
+    control = next((c for c in configs if c.variant.name == c.rule.control), configs[0])
+    if any(config.evaluation.sets for config in configs):
+        domains = _frozen_rule(sweep).get("domains") or sorted(control.data.sources)
+        for config in configs:
+            config.rule.domains = config.rule.domains or domains
+    if control.data.kind == "text" and not control.roster.planned:
+        _check_domains(control)
+
+
+def _check_domains(config: Config) -> None:
+    evaluated = {**config.data.sources, **config.evaluation.sets}
+    for name in config.rule.domains:
+        if name not in evaluated:
+            hint = did_you_mean(name, evaluated)
+            raise UserError(
+                f"rule.domains={config.rule.domains}: {name} is none of data.sources and evaluation.sets; "
+                f"{hint}"
+            )
+
+
 def check_control(sweep: SweepDir, configs: Sequence[Config]) -> None:
     """Raise UserError if there are several variants, and the control is neither among them nor on disk."""
     rule = configs[0].rule
@@ -41,7 +65,7 @@ def learn_drift(sweep: SweepDir, configs: Sequence[Config]) -> None:
     sources, rule = list(configs[0].rule.drift_from), configs[0].rule
     if not sources:
         return
-    frozen = (_without_hash(atomic_files.read_json(sweep.rule)) or {}).get("rule", {})
+    frozen = _frozen_rule(sweep)
     if frozen.get("drift_from") == sources:
         sd, df = frozen["drift"], frozen["drift_df"]
     else:
@@ -83,6 +107,11 @@ def write_rule(
     if fixed is None or (entries and hash_json(fixed) != entries[0]["content"]["hash"]):
         return _restore_rule(sweep, entries[0]["content"])
     return _record_amendment(sweep, fixed, content)
+
+
+def _frozen_rule(sweep: SweepDir) -> dict[str, Any]:
+    """Return the written rule; empty if there is none."""
+    return (_without_hash(atomic_files.read_json(sweep.rule)) or {}).get("rule", {})
 
 
 def _without_hash(rule: Any) -> dict[str, Any] | None:

@@ -52,7 +52,8 @@ def worker_spec(sweep: SweepDir, assignment: Assignment) -> WorkerSpec:
 def input_files(runs: Sequence[Run]) -> list[Path]:
     """Return the existing data files and tokenizers that the runs read."""
     sources = {source.path for run in runs for source in run.config.data.sources.values()}
-    names = sources | {run.config.data.tokenizer for run in runs}
+    sets = {held.path for run in runs for held in run.config.evaluation.sets.values()}
+    names = sources | sets | {run.config.data.tokenizer for run in runs}
     return [Path(name) for name in sorted(names) if Path(name).exists()]
 
 
