@@ -118,3 +118,38 @@ def test_the_order_is_that_of_the_paths(folder):
     (folder / "sub.txt").write_text("x")
     listed = list_files(folder).files
     assert listed == sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+LEFT = [
+    "a.txt~",
+    "#a.txt#",
+    ".a.txt.swp",
+    "a.txt.bak",
+    "Thumbs.db",
+    "_SUCCESS",
+    "~$b.txt",
+    "_temporary/0/c.txt",
+]
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_files_of_editors_and_systems_are_left_out_and_named(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text("no document")
+    assert read(folder) == ["first", "second"]
+    kind = "hidden" if name[0] == "." else "left by editors or systems"
+    assert source(folder).skipped == (f"1 {kind} ({name.split('/')[0]})",)
+
+
+def test_json_beside_other_files_describes_them(folder):
+    (folder / "dataset_infos.json").write_text('{\n  "default": {}\n}\n')
+    assert read(folder) == ["first", "second"]
+    assert source(folder).skipped == ("1 that describe the data (dataset_infos.json)",)
+
+
+def test_json_alone_is_documents_besides_what_describes_them(tmp_path):
+    (tmp_path / "c4-train.00000-of-00002.json.gz").write_bytes(gzip.compress(b'{"text": "first"}\n'))
+    (tmp_path / "c4-train.00001-of-00002.json").write_text('{"text": "second"}\n')
+    (tmp_path / "dataset_infos.json").write_text("{\n}\n")
+    assert read(tmp_path) == ["first", "second"]
+    assert source(tmp_path).skipped == ("1 that describe the data (dataset_infos.json)",)

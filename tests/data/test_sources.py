@@ -44,6 +44,10 @@ WRITERS = {
     "jsonl.zst": lambda folder: compress(jsonl(folder / "a.jsonl", TEXTS)),
     "txt.gz": lambda folder: compress(write(folder / "a.txt", TEXTS), "gzip", ".gz"),
     "jsonl.gz": lambda folder: compress(jsonl(folder / "a.jsonl", TEXTS), "gzip", ".gz"),
+    "json": lambda folder: jsonl(folder / "a.json", TEXTS),
+    "json.gz": lambda folder: compress(jsonl(folder / "a.json", TEXTS), "gzip", ".gz"),
+    "json.bz2": lambda folder: compress(jsonl(folder / "a.json", TEXTS), "bz2", ".bz2"),
+    "txt.bz2": lambda folder: compress(write(folder / "a.txt", TEXTS), "bz2", ".bz2"),
     "parquet": lambda folder: parquet(folder / "a.parquet", TEXTS),
 }
 

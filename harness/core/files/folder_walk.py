@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+
+LEFTOVERS = (
+    "*~", "#*#", "~$*", "*.swp", "*.swo", "*.bak", "*.orig", "*.tmp", "*.part", "*.crdownload", "*.crc",
+    "Thumbs.db", "desktop.ini", "_SUCCESS", "_committed_*", "_started_*", "_metadata", "_common_metadata",
+)  # fmt: skip
+"""Names of files that editors, systems, browsers and other tools leave beside the data."""
+LEFTOVER_FOLDERS = ("_temporary", "__MACOSX", "__pycache__", "lost+found")
 
 
 @dataclass
@@ -16,6 +24,8 @@ class FolderFiles:
     """Files to read, sorted by path."""
     hidden: list[Path] = field(default_factory=list)
     """Files and folders whose name begins with a dot, such as .ipynb_checkpoints."""
+    leftovers: list[Path] = field(default_factory=list)
+    """Files and folders of editors, systems and other tools, such as backups and partial downloads."""
     repeats: list[Path] = field(default_factory=list)
     """Links to a file or a folder that is read already."""
     broken_links: list[Path] = field(default_factory=list)
@@ -39,14 +49,22 @@ def list_files(folder: Path, is_wanted: Callable[[Path], object] = bool) -> Fold
                 continue
             real_folders.add(real)
             listing.hidden += [Path(parent, name) for name in sorted([*folders, *names]) if name[0] == "."]
-            folders[:] = sorted(name for name in folders if name[0] != ".")
+            listing.leftovers += [Path(parent, name) for name in folders if name in LEFTOVER_FOLDERS]
+            folders[:] = sorted(name for name in folders if name[0] != "." and name not in LEFTOVER_FOLDERS)
             folder_links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
             links += [Path(parent, name) for name in folder_links]
             folders[:] = [name for name in folders if name not in folder_links]
             paths += [Path(parent, name) for name in names if name[0] != "."]
+    listing.leftovers = sorted([*listing.leftovers, *filter(is_leftover, paths)])
+    paths = [path for path in paths if not is_leftover(path)]
     listing.other_files = sorted(path for path in paths if not is_wanted(path))
     _take_once(listing, [path for path in paths if is_wanted(path)])
     return listing
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a file was left beside the data by an editor, a system or another tool."""
+    return any(fnmatchcase(path.name, pattern) for pattern in LEFTOVERS)
 
 
 def _take_once(listing: FolderFiles, paths: Iterable[Path]) -> None:

@@ -13,11 +13,29 @@ import pyarrow as pa
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import FolderFiles, list_files
-from harness.data.text.documents import TEXT_SUFFIXES, read_documents, suffix_of
+from harness.data.documents.compressed import COMPRESSIONS
+from harness.data.text.documents import (
+    TEXT_SUFFIXES,
+    documents_between,
+    read_documents,
+    row_group_documents,
+    segment_documents,
+    suffix_of,
+)
 
 PACK = Path(__file__).parents[1] / "pack"
 IMAGE_SUFFIXES = (".npz",)
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = tuple(COMPRESSIONS)
+METADATA = (
+    "dataset_info",
+    "dataset_infos",
+    "dataset_dict",
+    "state",
+    "config",
+    "tokenizer",
+    "tokenizer_config",
+)
+"""Names of JSON files that describe data or models."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +77,16 @@ class Source:
             if stop is None:
                 documents = read_documents(*terms)
             elif suffix_of(file) == ".parquet":
-                from harness.data.text.documents import row_group_documents
-
                 documents = row_group_documents(*terms, range(start, stop))
             else:
-                from harness.data.text.documents import documents_between
-
                 documents = documents_between(*terms, start, stop)
+            yield from (text for text in documents if text.strip())
+
+    def documents_of_segment(self, file: Path, content: bytes, lines_before: int) -> Iterator[str]:
+        """Yield the documents of a segment of a compressed file (`documents.cut_segments`) that begins after
+        `lines_before` lines. Raises UserError."""
+        with self.reading(file):
+            documents = segment_documents(file, self.column, self.key, self.path, content, lines_before)
             yield from (text for text in documents if text.strip())
 
     @contextmanager
@@ -110,13 +131,28 @@ def _files_of(key: str, path: Path, suffixes: tuple[str, ...]) -> tuple[list[Pat
         raise UserError(f"{key}: {problem}. Make it readable, or move it away.") from None
     plain = set(listing.files)
     copies = [file for file in listing.files if file.suffix in COMPRESSED and file.with_suffix("") in plain]
-    files = [file for file in listing.files if file not in copies]
-    return files, _skipped_phrases(path, listing, copies)
+    descriptions = _descriptions(listing.files)
+    left_out = {*copies, *descriptions}
+    files = [file for file in listing.files if file not in left_out]
+    return files, _skipped_phrases(path, listing, copies, descriptions)
 
 
-def _skipped_phrases(folder: Path, listing: FolderFiles, copies: Sequence[Path]) -> tuple[str, ...]:
+def _descriptions(files: Sequence[Path]) -> list[Path]:
+    """Return the `.json` files that describe data and hold none: all that lie beside other files, and
+    otherwise those with a name of METADATA."""
+    described = [file for file in files if (suffix_of(file) or "").split(".")[1:2] == ["json"]]
+    if len(described) < len(files):
+        return described
+    return [file for file in described if file.name.partition(".")[0] in METADATA]
+
+
+def _skipped_phrases(
+    folder: Path, listing: FolderFiles, copies: Sequence[Path], descriptions: Sequence[Path]
+) -> tuple[str, ...]:
     groups = {
         "hidden": listing.hidden,
+        "left by editors or systems": listing.leftovers,
+        "that describe the data": descriptions,
         "compressed beside its plain file": copies,
         "linked again": listing.repeats,
         "linked to nothing": listing.broken_links,
