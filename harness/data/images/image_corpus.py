@@ -26,7 +26,7 @@ from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
 from harness.data.text.corpus import HeldOut
 from harness.data.text.describe_text import IMAGES, DataFacts, num_heldout
-from harness.data.text.source_sizes import content_hash
+from harness.data.text.source_hash import content_hash
 from harness.data.text.source_summary import SourceSummary, file_digests
 from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
 from harness.data.text.split import Split
@@ -166,6 +166,7 @@ def _summarize(domain: ImageDomain, config: DataConfig) -> SourceSummary:
         heldout_share=num_heldout_images / (num_train + num_heldout_images),
         split=Split.documents.value,
         skipped=[*source.skipped],
+        is_sampled=False,
         digests=file_digests(source),
     )
 

@@ -1,1 +1,1 @@
-"""Shards of tokens: built piece by piece from text, by any number of processes, and opened by many readers."""
+"""Shards of tokens: built from pieces of text by any number of processes, and opened by many readers."""

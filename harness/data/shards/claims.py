@@ -18,9 +18,10 @@ from pathlib import Path
 from harness.core import atomic_files
 from harness.core.file_locks import lock_file
 from harness.data.shards.content_hash import leaf_hash, num_leaves
-from harness.data.shards.encode_piece import Encoding, encode_piece
-from harness.data.shards.pieces import FileRange, Piece, PiecePlan, piece_name, plan_pieces
-from harness.data.text.documents import cut_segments, is_line_format, open_text, suffix_of
+from harness.data.shards.encode_piece import Encoding, encode_documents, encode_piece
+from harness.data.shards.pieces import PiecePlan, piece_name, plan_pieces
+from harness.data.shards.shard_file import ShardRecord, record_path
+from harness.data.text.documents import cut_segments, is_line_format, open_text
 from harness.data.text.sources import Source
 
 WAY_OUT = "choose another cache with AB_HARNESS_CACHE=FOLDER"
@@ -57,11 +58,8 @@ class Job:
 
     def is_complete(self, names: set[str]) -> bool:
         """Return whether every shard is there; `names`: those of the files in the folder."""
-        return (
-            all(f"{piece.name}.json" in names for piece in self.plan.pieces)
-            and all(_stream_end(file) in names for file in self.plan.streams)
-            and not any(_SEGMENT in name for name in names)
-        )
+        ends = [*(f"{piece.name}.json" for piece in self.plan.pieces), *map(stream_end, self.plan.streams)]
+        return names.issuperset(ends) and not any(_SEGMENT in name for name in names)
 
 
 def build_pieces(job: Job, alive: Alive) -> None:
@@ -80,35 +78,44 @@ def _build_any(job: Job, names: set[str], alive: Alive) -> bool:
     if _build_segment(job, names, alive):
         return True
     for file in job.plan.streams:
-        if _stream_end(file) not in names and _expand(job, file, alive):
+        if stream_end(file) not in names and _expand(job, file, alive):
             return True
     missing = (piece for piece in job.plan.pieces if f"{piece.name}.json" not in names)
-    return any(_build(job, job.source, piece, alive) for piece in missing)
+    terms = job.encoding, job.folder, alive
+    return any(
+        _build(job, piece.name, lambda piece=piece: encode_piece(job.source, piece, *terms))
+        for piece in missing
+    )
 
 
-def _build(job: Job, source: Source, piece: Piece, alive: Alive) -> bool:
-    """Build a piece if it is free. Return whether it was built."""
-    with _claim(job.folder, piece.name) as is_free:
-        if not is_free or (job.folder / f"{piece.name}.json").exists():
+def _build(job: Job, name: str, encode: Callable[[], ShardRecord]) -> bool:
+    """Build a shard if its piece is free. Return whether it was built."""
+    with _claim(job.folder, name) as is_free:
+        if not is_free or record_path(job.folder, name).exists():
             return False
-        encode_piece(source, piece, job.encoding, job.folder, alive)
+        encode()
         with (job.folder / BUILT_LOG).open("a") as log:
-            log.write(f"{piece.name}\n")
+            log.write(f"{name}\n")
         return True
 
 
 def _build_segment(job: Job, names: set[str], alive: Alive) -> bool:
     """Build a piece of a stream that was expanded."""
     for segment in sorted(name for name in names if _SEGMENT in name):
-        name, file = segment.split(".")[0], job.folder / segment
-        source = job.source.with_files((file,))
-        piece = Piece(name, (FileRange(0),), (), 0)
+        name, _, lines = segment.partition(_SEGMENT)
+        path = job.folder / segment
+
+        def encode(name: str = name, lines: str = lines, path: Path = path) -> ShardRecord:
+            file, content = job.source.files[int(name.split("-")[0])], path.read_bytes()
+            documents = job.source.documents_of_segment(file, content, int(lines))
+            return encode_documents(documents, [], job.encoding, job.folder / name, alive)
+
         try:
-            is_built = _build(job, source, piece, alive)
+            is_built = _build(job, name, encode)
         except FileNotFoundError:  # another process has built it meanwhile
             continue
-        if is_built or (job.folder / f"{name}.json").exists():
-            file.unlink(missing_ok=True)
+        if record_path(job.folder, name).exists():
+            path.unlink(missing_ok=True)
         if is_built:
             return True
     return False
@@ -118,45 +125,41 @@ def _expand(job: Job, number: int, alive: Alive) -> bool:
     """Expand a stream into segments for all processes, building some of them. Return False if another process
     does so."""
     with _claim(job.folder, f"stream-{number:07}") as is_free:
-        if not is_free or (job.folder / _stream_end(number)).exists():
+        if not is_free or (job.folder / stream_end(number)).exists():
             return False
-        file = job.source.files[number]
-        suffix, count = _plain_suffix(file), 0
-        for segment in _segments(job.source, file):
+        file, count, lines = job.source.files[number], 0, 0
+        for content in _segments(job.source, file):
             name = piece_name(number, count)
-            count += 1
-            path = job.folder / f"{name}{_SEGMENT}{suffix}"
-            if (job.folder / f"{name}.json").exists() or path.exists():
-                continue
-            while _num_waiting(names := job.names()) >= WAITING_SEGMENTS * job.processes:
-                if not _build_segment(job, names, alive):
-                    time.sleep(POLL_SECONDS)
-            atomic_files.write_bytes(path, segment)
+            path = job.folder / f"{name}{_SEGMENT}{lines}"
+            count, lines = count + 1, lines + content.count(b"\n")
+            if not (record_path(job.folder, name).exists() or path.exists()):
+                _make_room(job, alive)
+                atomic_files.write_bytes(path, content)
             alive(0)
         leaves = [(number, leaf, leaf_hash(file, leaf)) for leaf in range(num_leaves(file.stat().st_size))]
-        content = {"segments": count, "leaves": leaves}
-        atomic_files.write_checksummed_json(job.folder / _stream_end(number), content)
+        atomic_files.write_checksummed_json(job.folder / stream_end(number), {"leaves": leaves})
         return True
 
 
+def _make_room(job: Job, alive: Alive) -> None:
+    """Build segments until few enough wait."""
+    while True:
+        names = job.names()
+        if sum(_SEGMENT in name for name in names) < WAITING_SEGMENTS * job.processes:
+            return
+        if not _build_segment(job, names, alive):
+            alive(0)
+            time.sleep(POLL_SECONDS)
+
+
 def _segments(source: Source, file: Path) -> Iterator[bytes]:
-    with source.reading(file):
-        stream = open_text(file, source.place(file))
+    with source.reading(file), open_text(file, source.place(file)) as stream:
         yield from cut_segments(stream, is_line_format(file), SEGMENT_BYTES)
 
 
-def _num_waiting(names: set[str]) -> int:
-    return sum(_SEGMENT in name for name in names)
-
-
-def _stream_end(file: int) -> str:
+def stream_end(file: int) -> str:
+    """Return the name of the file that tells that a stream is expanded."""
     return f"stream-{file:07}.json"
-
-
-def _plain_suffix(file: Path) -> str:
-    suffix = suffix_of(file)
-    assert suffix is not None
-    return f".{suffix.split('.')[1]}"
 
 
 @contextmanager

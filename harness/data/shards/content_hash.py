@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.core.progress.report import report
+from harness.data.documents.split_text import LEAF
 
-LEAF_BYTES = 2**25
+LEAF_BYTES = LEAF
 """Bytes of a leaf. A document that is cut because nothing separates it is cut at leaves, too."""
 _READ_BYTES = 2**22
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +19,48 @@ from harness.data.text.split import Split, divide
 ENCODE_CHARACTERS = 1_000_000
 """Characters encoded at a time: enough for the tokenizer's threads, with little memory."""
 LONG_CHARACTERS = 4 * ENCODE_CHARACTERS
-"""Characters from which on a text is encoded in parts that end with a line. A tokenizer needs some 40 bytes of
-memory for each byte that it encodes at once."""
+"""Characters from which on a text is encoded in parts that end with a line. A tokenizer needs some 40 bytes
+of memory for each byte that it encodes at once."""
 
 
 @dataclass(frozen=True)
 class Encoding:
     """Everything besides the documents that decides the tokens of a source."""
 
+    tokenizer: str
+    """Value of `data.tokenizer`, from which another process loads the codec."""
     codec: Codec
     holdout: float
-    split: Split
+    split: Split = Split.documents
+
+    def with_split(self, split: Split) -> Encoding:
+        """Return the same encoding of text that is divided in another way."""
+        return dataclasses.replace(self, split=split)
 
 
 def encode_piece(
     source: Source, piece: Piece, encoding: Encoding, folder: Path, alive: Callable[[int], None]
 ) -> ShardRecord:
-    """Write the shard of a piece. `alive` is called with the characters that were encoded since the last call;
-    it may raise to give up. Raises UserError for bad text."""
-    codec = encoding.codec
+    """Write the shard of a piece. `alive` is called with the characters that were encoded since the last
+    call; it may raise to give up. Raises UserError for bad text."""
     leaves = _hash_leaves(source, piece.leaves)
-    writer = ShardWriter(folder, piece.name, codec.dtype, codec.end_token)
+    return encode_documents(_documents(source, piece.ranges), leaves, encoding, folder / piece.name, alive)
+
+
+def encode_documents(
+    documents: Iterator[str],
+    leaves: list[tuple[int, int, str]],
+    encoding: Encoding,
+    shard: Path,
+    alive: Callable[[int], None],
+) -> ShardRecord:
+    """Write the shard of documents; `shard`: folder and name of its files."""
+    codec = encoding.codec
+    assert codec.end_token is not None  # whatever encodes a text has one
+    writer = ShardWriter(shard.parent, shard.name, codec.dtype, codec.end_token)
     try:
-        for batch in _text_batches(_documents(source, piece.ranges), encoding):
-            encoded = codec.encode([text for _, text in batch if len(text) <= LONG_CHARACTERS])
-            short = iter(encoded)
+        for batch in _text_batches(documents, encoding):
+            short = iter(codec.encode([text for _, text in batch if len(text) <= LONG_CHARACTERS]))
             for is_heldout, text in batch:
                 tokens = next(short) if len(text) <= LONG_CHARACTERS else encode_long(codec, text)
                 writer.add(is_heldout, tokens, len(text.encode()))
@@ -53,8 +71,8 @@ def encode_piece(
 
 
 def encode_long(codec: Codec, text: str) -> np.ndarray:
-    """Return the tokens of a text that is too long to be encoded at once. A part ends with the first line that
-    ends after ENCODE_CHARACTERS, or there if none does within as many again."""
+    """Return the tokens of a text that is too long to be encoded at once. A part ends with the first line
+    that ends after ENCODE_CHARACTERS, or there if none does within as many again."""
     parts, start = [], 0
     while start < len(text):
         end = start + ENCODE_CHARACTERS

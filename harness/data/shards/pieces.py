@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.shards.content_hash import LEAF_BYTES, num_leaves
-from harness.data.text.documents import row_group_sizes, suffix_of
-from harness.data.text.sources import COMPRESSED, Source
+from harness.data.text.documents import is_compressed, row_group_sizes, suffix_of
+from harness.data.text.sources import Source
 
 MAX_PIECES = 1024
 """Pieces into which a large source is divided; each is at least a leaf."""
@@ -49,8 +49,6 @@ class Piece:
     """Name of its files; names sort in the order of the documents."""
     ranges: tuple[FileRange, ...]
     leaves: tuple[Leaves, ...]
-    num_bytes: int
-    """Bytes of the files that it reads."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,11 @@ def plan_pieces(source: Source) -> PiecePlan:
         if group:
             whole = tuple(FileRange(file) for file in group)
             leaves = tuple(Leaves(file, 0, num_leaves(sizes[file])) for file in group)
-            pieces.append(
-                Piece(piece_name(group[0], 0), whole, leaves, sum(sizes[file] for file in group))
-            )
+            pieces.append(Piece(piece_name(group[0], 0), whole, leaves))
             group.clear()
 
     for file, (path, size) in enumerate(zip(source.files, sizes, strict=True)):
-        is_stream = path.suffix in COMPRESSED and size > STREAM_BYTES
+        is_stream = is_compressed(path) and size > STREAM_BYTES
         is_large = is_stream or size > LEAF_BYTES
         if is_large or sum(sizes[member] for member in group) + size > span:
             close_group()
@@ -103,7 +99,7 @@ def _pieces_of_file(file: int, path: Path, size: int, span: int) -> Iterator[Pie
     for number, start in enumerate(range(0, size, span)):
         stop = min(start + span, size)
         leaves = Leaves(file, start // LEAF_BYTES, num_leaves(stop))
-        yield Piece(piece_name(file, number), (FileRange(file, start, stop),), (leaves,), stop - start)
+        yield Piece(piece_name(file, number), (FileRange(file, start, stop),), (leaves,))
 
 
 def _pieces_of_table(file: int, path: Path, size: int, span: int) -> Iterator[Piece]:
@@ -119,6 +115,5 @@ def _pieces_of_table(file: int, path: Path, size: int, span: int) -> Iterator[Pi
     leaves, start = num_leaves(size), 0
     for number, end in enumerate(ends):
         first, last = (leaves * i // len(ends) for i in (number, number + 1))
-        ranges = (FileRange(file, start, end),)
-        yield Piece(piece_name(file, number), ranges, (Leaves(file, first, last),), size // len(ends))
+        yield Piece(piece_name(file, number), (FileRange(file, start, end),), (Leaves(file, first, last),))
         start = end

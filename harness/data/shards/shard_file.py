@@ -55,8 +55,8 @@ class ShardRecord:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardRecord:
         """Return the record of plain data."""
-        splits = (SplitRecord(**content[name]) for name in SPLITS)
-        return cls(*splits, [(file, leaf, digest) for file, leaf, digest in content["leaves"]])
+        train, heldout = (SplitRecord(**content[name]) for name in SPLITS)
+        return cls(train, heldout, [(file, leaf, digest) for file, leaf, digest in content["leaves"]])
 
 
 def tokens_path(folder: Path, name: str, split: str) -> Path:
@@ -65,7 +65,7 @@ def tokens_path(folder: Path, name: str, split: str) -> Path:
 
 
 def lengths_path(folder: Path, name: str) -> Path:
-    """Return the file of the lengths of a shard's training documents, uint32, with the token that ends each."""
+    """Return the file of the lengths of a shard's training documents, uint32, end tokens included."""
     return folder / f"{name}.lengths"
 
 
@@ -99,7 +99,8 @@ class ShardWriter:
 
     def add(self, is_heldout: bool, tokens: np.ndarray, num_bytes: int) -> None:
         """Add the tokens of a text of `num_bytes` UTF-8 bytes, and the token that ends it."""
-        content, split = tokens.astype(self._dtype, copy=False).tobytes() + self._end, self._splits[is_heldout]
+        content = tokens.astype(self._dtype, copy=False).tobytes() + self._end
+        split = self._splits[is_heldout]
         self._files[is_heldout].write(content)
         if not is_heldout:
             self._lengths.write(np.uint32(len(tokens) + 1).tobytes())
@@ -116,7 +117,8 @@ class ShardWriter:
             file.seek(0)
             file.write(_header(self._dtype, split.tokens))
         self.close(sync=True)
-        record = ShardRecord(*self._splits, leaves)
+        train, heldout = self._splits
+        record = ShardRecord(train, heldout, leaves)
         atomic_files.write_checksummed_json(record_path(self._folder, self._name), dataclasses.asdict(record))
         return record
 

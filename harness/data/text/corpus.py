@@ -18,9 +18,8 @@ from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
 from harness.data.text.codec import Codec
 from harness.data.text.describe_text import check_text_config, num_heldout, too_few_tokens
-from harness.data.text.source_sizes import measure_source
-from harness.data.text.token_cache import open_tokens
-from harness.data.text.tokenizers import load_tokenizer
+from harness.data.text.tokenizers import load_codec
+from harness.data.tokens.token_sequence import TokenSequence
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class HeldOut:
 class Windows:
     """A sequence of tokens, cut into windows of length + 1 tokens."""
 
-    tokens: np.ndarray
+    tokens: TokenSequence
     length: int
 
     def __len__(self) -> int:
@@ -44,7 +43,7 @@ class Windows:
 
     def __getitem__(self, window_B: Int[np.ndarray, " B"]) -> Int32[np.ndarray, "B T+1"]:
         start_B = np.asarray(window_B, np.int64) * self.length
-        return self.tokens[start_B[:, None] + np.arange(self.length + 1)].astype(np.int32)
+        return self.tokens.windows(start_B, self.length + 1)
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,16 @@ class TextCorpus(Corpus):
 def open_text(config: DataConfig) -> TextCorpus:
     """Open the corpus of a config, tokenising sources that are not in the cache. Raises UserError."""
     sources, trained = check_text_config(config), trained_sources(config)
-    codec, length = load_tokenizer(config.tokenizer), config.sequence_length
-    domains = []
+    length, domains = config.sequence_length, list[Domain]()
     for source in sources:
         is_trained = source.name in trained
-        split = measure_source(source, config.holdout, is_trained).split
-        tokens = open_tokens(source, codec, config.holdout, split)
+        tokens = source.open(is_trained)
         train, heldout = Windows(tokens.train, length), Windows(tokens.heldout, length)
         if is_trained and not len(train):
             raise too_few_tokens(source, len(tokens.train), length)
         salt = make_key("window", source.name, tokens.key, length)
         domains.append(Domain(source.name, train, heldout, salt))
-    return TextCorpus(codec, tuple(domains), mix_schedule(config))
+    return TextCorpus(load_codec(config), tuple(domains), mix_schedule(config))
 
 
 def update_example_hash(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:

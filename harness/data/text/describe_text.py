@@ -9,13 +9,12 @@ from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
 from harness.data.text.codec import ByteCodec, Codec
-from harness.data.text.source_sizes import SourceSizes, content_hash, measure_source
-from harness.data.text.source_summary import SourceSummary, file_digests
-from harness.data.text.sources import Source, find_source
+from harness.data.text.source_sizes import SourceSizes, SplitSize
+from harness.data.text.source_summary import SourceSummary
 from harness.data.text.split import Split
-from harness.data.text.token_cache import Tokens, open_tokens
-from harness.data.text.tokenizer_checks import tokens_per_byte
-from harness.data.text.tokenizers import load_tokenizer
+from harness.data.text.tokenizers import load_codec
+from harness.data.text.training_source import TrainingSource, find_training_sources
+from harness.data.tokens.tokens import Tokens
 
 COUNTED_BELOW = 2.0
 """Estimated tokens, as a multiple of those needed, below which a source is tokenised to count them."""
@@ -48,22 +47,26 @@ class DataFacts:
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
-    """Check a data config and return its facts. Raises UserError. A source is read once per version of its
-    files, and tokenised only if it may have too few tokens; later calls compare file sizes and times."""
+    """Check a data config and return its facts. Raises UserError. A small source is read once per version of
+    its files, and tokenised only if it may have too few tokens. A large one that nobody has read yet is
+    estimated; its part of the fingerprint is then that of the files' sizes and times."""
     sources, trained = check_text_config(config), trained_sources(config)
-    codec = load_tokenizer(config.tokenizer)
-    sizes = {s.name: measure_source(s, config.holdout, s.name in trained) for s in sources}
+    sizes = {source.name: source.measure(source.name in trained) for source in sources}
     for source in sources:
         _check_size(source, sizes[source.name], source.name in trained, config, eval_tokens)
-    ratios = {s.name: tokens_per_byte(config.tokenizer, codec, s) for s in sources}
+    ratios = {source.name: source.tokens_per_byte() for source in sources}
     for source in sources:
         train_tokens = config.sequence_length * (source.name in trained)
-        if _may_lack_tokens(sizes[source.name], ratios[source.name], eval_tokens, train_tokens):
-            tokens = open_tokens(source, codec, config.holdout, sizes[source.name].split)
+        size = sizes[source.name]
+        if not size.is_sampled and _may_lack_tokens(size, ratios[source.name], eval_tokens, train_tokens):
+            tokens = source.open(source.name in trained)
             _check_tokens(source, tokens, source.name in trained, config.sequence_length, eval_tokens)
     tails = [name for name, size in sizes.items() if size.split is Split.tails]
+    by_name = {source.name: source for source in sources}
+    contents = {name: source.content() for name, source in by_name.items()}
+    codec = load_codec(config)
     base = {
-        "sources": {source.name: content_hash(source) for source in sources},
+        "sources": contents,
         "tokenizer": codec.fingerprint,
         "sequence_length": config.sequence_length,
         "holdout": config.holdout,
@@ -76,22 +79,25 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
         eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
         tokenizer=codec.fingerprint,
-        sources={s.name: _summarize(s, sizes[s.name], ratios[s.name], codec) for s in sources},
+        sources={
+            name: _summarize(source, contents[name], sizes[name], ratios[name], codec)
+            for name, source in by_name.items()
+        },
     )
 
 
-def check_text_config(config: DataConfig) -> list[Source]:
+def check_text_config(config: DataConfig) -> list[TrainingSource]:
     """Return the sources sorted by name. Raises UserError for a missing file or a bad weight."""
     if not config.sources:
         raise UserError("data.sources={} names no source. Add a source, for example pack:prose.")
     check_mixes(config)
-    return [find_source(name, config.sources[name]) for name in sorted(config.sources)]
+    return find_training_sources(config)
 
 
-def too_few_tokens(source: Source, tokens: int, length: int) -> UserError:
+def too_few_tokens(source: TrainingSource, tokens: int, length: int) -> UserError:
     """Return the error for a source with less than one training window."""
     return UserError(
-        f"{source.key}.path={source.path} has {tokens} training tokens, less than one window of "
+        f"{source.where} has {tokens} training tokens, less than one window of "
         f"data.sequence_length={length}. Give more text or a shorter sequence."
     )
 
@@ -113,45 +119,59 @@ def num_heldout(name: str, tokens: int, length: int, available: int, kind: tuple
 
 
 def _check_size(
-    source: Source, sizes: SourceSizes, trained: bool, config: DataConfig, eval_tokens: int
+    source: TrainingSource, sizes: SourceSizes, trained: bool, config: DataConfig, eval_tokens: int
 ) -> None:
     """Raise UserError if a source is too small at its upper bound of tokens: bytes + documents."""
     length = config.sequence_length
     if not sizes.documents:
-        raise UserError(f"{source.key}.path={source.path} is empty: give a file with text in it")
+        raise UserError(f"{source.where} is empty: give a file with text in it")
     if not sizes.heldout.documents:
         raise UserError(
-            f"{source.key}.path={source.path} has no held-out text ({sizes.documents} documents, "
+            f"{source.where} has no held-out text ({sizes.documents} documents, "
             f"data.holdout={config.holdout}): give more text or a larger share"
         )
-    if trained and (max_tokens := sizes.train.bytes + sizes.train.documents) <= length:
+    if trained and (max_tokens := _max_tokens(sizes.train)) <= length:
         raise too_few_tokens(source, max_tokens, length)
-    windows = (sizes.heldout.bytes + sizes.heldout.documents - 1) // length
+    windows = (_max_tokens(sizes.heldout) - 1) // length
     num_heldout(source.name, eval_tokens, length, windows)
+
+
+def _max_tokens(side: SplitSize) -> int:
+    return side.tokens if side.tokens is not None else side.bytes + side.documents
 
 
 def _may_lack_tokens(sizes: SourceSizes, ratio: float, eval_tokens: int, train_tokens: int) -> bool:
     """Return whether an estimate, from tokens per byte, comes near to the tokens that are needed."""
     needs = ((sizes.heldout, eval_tokens), (sizes.train, train_tokens))
-    return any(side.bytes * ratio + side.documents < COUNTED_BELOW * tokens for side, tokens in needs)
+    return any(_num_tokens(side, ratio) < COUNTED_BELOW * tokens for side, tokens in needs)
 
 
-def _check_tokens(source: Source, tokens: Tokens, trained: bool, length: int, eval_tokens: int) -> None:
+def _num_tokens(side: SplitSize, ratio: float) -> int:
+    """Return the tokens of a split: counted, or estimated."""
+    return side.tokens if side.tokens is not None else round(side.bytes * ratio) + side.documents
+
+
+def _check_tokens(
+    source: TrainingSource, tokens: Tokens, trained: bool, length: int, eval_tokens: int
+) -> None:
     """Raise UserError if a source has too few tokens, which the bytes could not tell."""
     if trained and len(tokens.train) <= length:
         raise too_few_tokens(source, len(tokens.train), length)
     num_heldout(source.name, eval_tokens, length, max(0, len(tokens.heldout) - 1) // length)
 
 
-def _summarize(source: Source, sizes: SourceSizes, ratio: float, codec: Codec) -> SourceSummary:
+def _summarize(
+    source: TrainingSource, content: str, sizes: SourceSizes, ratio: float, codec: Codec
+) -> SourceSummary:
     return SourceSummary(
-        content=content_hash(source),
-        files=len(source.files),
+        content=content,
+        files=len(source.source.files),
         documents=sizes.documents,
-        train_tokens=round(sizes.train.bytes * ratio) + sizes.train.documents,
-        is_estimate=not isinstance(codec, ByteCodec),
+        train_tokens=_num_tokens(sizes.train, ratio),
+        is_estimate=sizes.train.tokens is None and not isinstance(codec, ByteCodec),
         heldout_share=sizes.heldout_share,
         split=sizes.split.value,
-        skipped=[*source.skipped],
-        digests=file_digests(source),
+        skipped=[*source.source.skipped],
+        is_sampled=sizes.is_sampled,
+        digests=source.digests(),
     )

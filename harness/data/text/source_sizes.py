@@ -1,32 +1,30 @@
-"""Sizes and content hash of a source, and the split into training and held-out text. Files are read once per
-version."""
+"""Sizes of a source: counted when it was tokenised, counted at once if it is small, otherwise estimated."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from harness.core.atomic_files import file_sha256
-from harness.core.cache.cache_entries import CacheEntry
-from harness.core.hashing import hash_json
 from harness.core.progress.report import report
-from harness.data.text.documents import suffix_of
+from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.manifest import read_manifest
+from harness.data.shards.shard_file import SPLITS, SplitRecord
+from harness.data.shards.tokens_key import survey_entry, tokens_key
+from harness.data.text.source_hash import SMALL_BYTES, is_hashed, source_bytes
+from harness.data.text.source_sample import sample_source
 from harness.data.text.sources import Source
 from harness.data.text.split import Split, divide
-
-FORMAT = 1
-"""Version of the cache. Raise it when the same files come to mean other documents or tokens."""
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """Number of documents and UTF-8 bytes of one split."""
+    """Size of one split."""
 
     documents: int
     bytes: int
+    """UTF-8 bytes of text; 0 where the tokens' text is not known."""
+    tokens: int | None = None
+    """None: not counted yet."""
 
 
 @dataclass(frozen=True)
@@ -36,65 +34,69 @@ class SourceSizes:
     train: SplitSize
     heldout: SplitSize
     split: Split = Split.documents
+    is_sampled: bool = False
+    """True if nobody has read the source yet: its sizes are estimated from a sample."""
 
     @property
     def documents(self) -> int:
         """Number of documents; a tail belongs to the document from which it was cut."""
-        held_out = self.heldout.documents if self.split is Split.documents else 0
+        held_out = 0 if self.split is Split.tails else self.heldout.documents
         return self.train.documents + held_out
 
     @property
     def heldout_share(self) -> float:
-        """Share of the bytes that is held out."""
-        return self.heldout.bytes / max(1, self.train.bytes + self.heldout.bytes)
+        """Share of the text that is held out, by bytes or, where they are not known, by tokens."""
+        train, heldout = (side.bytes or side.tokens or 0 for side in (self.train, self.heldout))
+        return heldout / max(1, train + heldout)
 
 
-def content_hash(source: Source) -> str:
-    """Return a hash that changes with the documents of a source or their order."""
-    return hash_json([FORMAT, source.column, [[suffix_of(file), file_hash(file)] for file in source.files]])
-
-
-def measure_source(source: Source, holdout: float, trained: bool) -> SourceSizes:
-    """Return the split and the sizes of a source; the first call reads it. Raises UserError for a bad
-    document. `trained`: the source is not only evaluated, so it needs training text too."""
-    sizes = _measure(source, holdout, Split.documents)
+def measure_source(source: Source, encoding: Encoding, trained: bool) -> SourceSizes:
+    """Return the split and the sizes of a source. `encoding` names the first choice of a split. `trained`:
+    the source is not only evaluated, so it needs training text too. Raises UserError for a bad document."""
+    if not is_hashed(source):
+        return _estimate(source, encoding)
+    sizes = _measure(source, encoding)
     lacks_heldout = not sizes.heldout.documents
     lacks_train = trained and not sizes.train.documents
-    if (lacks_heldout or lacks_train) and sizes.documents and holdout < 1:
-        return _measure(source, holdout, Split.tails)
+    if (lacks_heldout or lacks_train) and sizes.documents and 0 < encoding.holdout < 1:
+        return _measure(source, encoding.with_split(Split.tails))
     return sizes
 
 
-def _measure(source: Source, holdout: float, split: Split) -> SourceSizes:
-    key = [content_hash(source), holdout, *([split.value] if split is not Split.documents else [])]
-    sizes = cached("survey", key, lambda: _count(source, holdout, split))
-    return SourceSizes(SplitSize(**sizes["train"]), SplitSize(**sizes["heldout"]), split)
+def _measure(source: Source, encoding: Encoding) -> SourceSizes:
+    """Return what was counted when the source was tokenised, or else what a survey of its text counts."""
+    manifest = read_manifest(tokens_key(source, encoding))
+    if manifest is not None:
+        train, heldout = map(manifest.totals, SPLITS)
+        return SourceSizes(_size(train), _size(heldout), encoding.split)
+    entry = survey_entry(source, encoding.holdout, encoding.split)
+    survey = entry.read_json()
+    if survey is None:
+        if source_bytes(source) > SMALL_BYTES:
+            return _estimate(source, encoding)
+        survey = _count(source, encoding)
+        entry.write_json(survey)
+    return SourceSizes(SplitSize(**survey["train"]), SplitSize(**survey["heldout"]), encoding.split)
 
 
-def _count(source: Source, holdout: float, split: Split) -> dict[str, dict[str, int]]:
+def _size(total: SplitRecord) -> SplitSize:
+    return SplitSize(total.documents, total.bytes, total.tokens)
+
+
+def _count(source: Source, encoding: Encoding) -> Mapping[str, Mapping[str, int]]:
     counts = {True: [0, 0], False: [0, 0]}
     for document in source.documents():
         report(f"reading {source.name}")
-        for held_out, text in divide(document, holdout, split):
+        for held_out, text in divide(document, encoding.holdout, encoding.split):
             counts[held_out][0] += 1
             counts[held_out][1] += len(text.encode())
-    sides = {"train": SplitSize(*counts[False]), "heldout": SplitSize(*counts[True])}
-    return {name: dataclasses.asdict(size) for name, size in sides.items()}
+    sides = {"train": counts[False], "heldout": counts[True]}
+    return {name: {"documents": documents, "bytes": size} for name, (documents, size) in sides.items()}
 
 
-def file_hash(file: Path) -> str:
-    """Return the sha256 of a file, which is read once per version."""
-    path, state = file.resolve(), file.stat()
-    version = [FORMAT, str(path), state.st_size, state.st_mtime_ns]
-    return cached("file", version, lambda: file_sha256(path))
-
-
-def cached(name: str, inputs: list[Any], compute: Callable[[], Any]) -> Any:
-    """Return what `compute` returned for these inputs before, otherwise what it returns now. `name` says what
-    it is; it is never None."""
-    entry = CacheEntry("surveys", name, inputs)
-    content = entry.read_json()
-    if content is None:
-        content = compute()
-        entry.write_json(content)
-    return content
+def _estimate(source: Source, encoding: Encoding) -> SourceSizes:
+    sample = sample_source(source)
+    heldout_documents = round(encoding.holdout * sample.documents)
+    heldout_bytes = round(encoding.holdout * sample.text_bytes)
+    train = SplitSize(sample.documents - heldout_documents, sample.text_bytes - heldout_bytes)
+    return SourceSizes(train, SplitSize(heldout_documents, heldout_bytes), encoding.split, is_sampled=True)

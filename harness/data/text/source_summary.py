@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.data.text.source_sizes import file_hash
+from harness.data.text.source_hash import file_hash
 from harness.data.text.sources import Source
 
 MAX_DIGESTS = 100
@@ -31,6 +31,8 @@ class SourceSummary:
     """`documents` if whole documents or images are held out, `tails` if the end of each document is."""
     skipped: list[str]
     """Phrases that name the files that are not read."""
+    is_sampled: bool
+    """True if nobody has read the source yet: its sizes are estimated from a sample."""
     digests: dict[str, str]
     """First digits of the sha256 of each file by its path in the source; empty for too many files."""
 

@@ -15,6 +15,8 @@ class Split(Enum):
     tails = "tails"
     """The last `data.holdout` of the characters of each document is held out. It is used for a source of so
     few documents that the other way leaves one side without any."""
+    files = "files"
+    """Whole files are held out, by a hash of their names: those of tokens that tell no documents."""
     validation = "validation"
     """A file of its own is held out, and everything else is trained on (`data.sources.*.validation`)."""
 

@@ -11,7 +11,8 @@ import unicodedata
 
 from harness.core.errors import UserError
 from harness.data.text.codec import Codec
-from harness.data.text.source_sizes import cached, content_hash
+from harness.data.text.source_hash import cached, content_hash, is_hashed, state_hash
+from harness.data.text.source_sample import SAMPLE_CHARACTERS, SAMPLE_FILES, sample_source
 from harness.data.text.sources import Source
 
 ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
@@ -23,8 +24,6 @@ ALL_BYTES = [
     *(chr(plane << 16 | 0xF555) for plane in (0x1, 0x4, 0x8, 0xC, 0x10)),
 ]
 """Characters that together use every byte of UTF-8; printable ASCII first, to be named in messages."""
-SAMPLE_FILES, SAMPLE_CHARACTERS = 16, 20_000
-"""Number of files of a source that are tried, and of the first characters of each."""
 SHOWN = 12
 """Characters of a text that are shown in a message."""
 
@@ -61,7 +60,8 @@ def check_all_bytes(name: str, codec: Codec) -> None:
 def tokens_per_byte(name: str, codec: Codec, source: Source) -> float:
     """Return the number of tokens per UTF-8 byte on a sample of a source, which is read once. Raises
     UserError if `data.tokenizer={name}` loses part of the sample."""
-    key = ["sample", content_hash(source), codec.fingerprint, SAMPLE_FILES, SAMPLE_CHARACTERS]
+    content = content_hash(source) if is_hashed(source) else state_hash(source)
+    key = ["sample", content, codec.fingerprint, SAMPLE_FILES, SAMPLE_CHARACTERS]
     trial = cached("sample", key, lambda: _try_sample(codec, source))
     if trial["loss"]:
         raise _loss_error(name, f"in {source.key}.path={source.path}, {trial['loss']}")
@@ -69,26 +69,13 @@ def tokens_per_byte(name: str, codec: Codec, source: Source) -> float:
 
 
 def _try_sample(codec: Codec, source: Source) -> dict[str, int | str]:
-    texts = _sample(source)
+    texts = [*sample_source(source).texts]
     loss = next((loss for text in texts if (loss := find_loss(codec, text))), "")
     return {
         "loss": loss,
         "tokens": sum(len(tokens) for tokens in codec.encode(texts)),
         "bytes": sum(len(text.encode()) for text in texts),
     }
-
-
-def _sample(source: Source) -> list[str]:
-    """Return the first documents, or the start of one, of files spread evenly over a source."""
-    texts = []
-    for file in source.files[:: -(-len(source.files) // SAMPLE_FILES)]:
-        left = SAMPLE_CHARACTERS
-        for document in source.documents_of(file):
-            texts.append(document[:left])
-            left -= len(document)
-            if left <= 0:
-                break
-    return texts
 
 
 def _loss_error(name: str, loss: str) -> UserError:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from harness.config.schema.run import DataConfig
 from harness.core.errors import UserError
-from harness.data.text.codec import ByteCodec, Codec
+from harness.data.text.codec import ByteCodec, Codec, UnknownCodec
 from harness.data.text.documents import END_OF_TEXT
 from harness.data.text.tokenizer_checks import check_all_bytes
 from harness.data.tokenizer_names import tokenizer_file
@@ -75,6 +76,28 @@ def load_tokenizer(name: str) -> Codec:
         return ByteCodec()
     path = SHIPPED_TOKENIZER if name == "bpe512" else tokenizer_file(name)
     return _parse_tokenizer(name, path.read_bytes())
+
+
+def load_codec(config: DataConfig) -> Codec:
+    """Load the tokenizer of a data config: `none` stands for one that is not here. Raises UserError."""
+    if config.tokenizer != "none":
+        for name in ("vocabulary", "end_token"):
+            if (value := getattr(config, name)) is not None:
+                raise UserError(
+                    f"data.{name}={value} is for data.tokenizer=none, but data.tokenizer={config.tokenizer} has"
+                    " its own. Leave it out."
+                )
+        return load_tokenizer(config.tokenizer)
+    if config.vocabulary is None:
+        raise UserError(
+            "data.tokenizer=none does not tell the number of tokens, so give it with data.vocabulary=..., and"
+            " the token that ends a document with data.end_token=... if there is one."
+        )
+    if config.end_token is not None and not 0 <= config.end_token < config.vocabulary:
+        raise UserError(
+            f"data.end_token={config.end_token} is beyond data.vocabulary={config.vocabulary}. Correct one."
+        )
+    return UnknownCodec(config.vocabulary, config.end_token)
 
 
 def _parse_tokenizer(name: str, content: bytes) -> Codec:

@@ -42,6 +42,8 @@ class SourceFacts:
     """Phrases that name what lies in the folder and is not read."""
     digests: dict[str, str]
     """First digits of the sha256 of each file by its path in the source; empty for many files."""
+    is_sampled: bool = False
+    """True if nobody had read the source yet: its sizes were estimated from a sample."""
 
 
 @dataclass(frozen=True)

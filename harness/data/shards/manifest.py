@@ -1,0 +1,154 @@
+"""Manifest of the shards of a source: what a reader compares when it opens them.
+
+The checksum of a shard is compared when it was built, by `harness verify --data`, and where a file is not the
+one that was built: an opening compares size, time and inode of each file, and takes no lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.cache.cache_dir import cache_dir
+from harness.core.cache.cache_entries import CacheEntry
+from harness.data.shards.shard_file import SPLITS, SplitRecord, is_intact, shard_tokens
+from harness.data.tokens.token_sequence import TokenFile, TokenSequence
+from harness.data.tokens.tokens import Tokens
+
+STARTS = "train.starts"
+"""File with the place of the first token of each training document, int64."""
+
+
+@dataclass(frozen=True)
+class ManifestShard:
+    """A shard of a complete source."""
+
+    name: str
+    train: SplitRecord
+    heldout: SplitRecord
+    states: dict[str, tuple[int, int, int]]
+    """Size, time in ns and inode of the file of each split, as it was built."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Shards of a complete source, in the order of its documents."""
+
+    shards: tuple[ManifestShard, ...]
+
+    def totals(self, split: str) -> SplitRecord:
+        """Return the sums of one split over the shards, without a checksum."""
+        records = [getattr(shard, split) for shard in self.shards]
+        documents, num_bytes, tokens = (
+            sum(getattr(record, name) for record in records) for name in ("documents", "bytes", "tokens")
+        )
+        return SplitRecord(documents, num_bytes, tokens)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Manifest:
+        """Return the manifest of plain data."""
+        return cls(tuple(map(_parse_shard, content["shards"])))
+
+
+def _parse_shard(content: Mapping[str, Any]) -> ManifestShard:
+    train, heldout = (SplitRecord(**content[split]) for split in SPLITS)
+    states = {split: tuple(state) for split, state in content["states"].items()}
+    return ManifestShard(content["name"], train, heldout, states)
+
+
+def shards_folder(key: str) -> Path:
+    """Return the folder of the shards of a source. Raises UserError if the cache cannot be used."""
+    return cache_dir("tokens") / key
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Return size, time in ns and inode of a file."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ino
+
+
+def read_manifest(key: str) -> Manifest | None:
+    """Return the manifest of the tokens of this key; None if they were not built here."""
+    content = _entry(key).read_json()
+    return None if content is None else Manifest.from_json(content)
+
+
+def write_manifest(key: str, manifest: Manifest) -> None:
+    """Write the manifest of the tokens of this key."""
+    _entry(key).write_json(dataclasses.asdict(manifest))
+
+
+def remove_manifest(key: str) -> None:
+    """Remove the manifest, so that the shards count as not there."""
+    _entry(key).remove()
+
+
+def damaged_shards(key: str, manifest: Manifest, dtype: np.dtype, *, every_byte: bool = False) -> list[str]:
+    """Return the names of the shards that are not as they were built. A file with another time or inode is
+    read: a copy of the cache is as good. `every_byte`: read all files."""
+    damaged, is_new = list[str](), False
+    for shard in manifest.shards:
+        for file, record, state in _files(key, shard, dtype):
+            try:
+                is_same = file_state(file.path) == state
+            except FileNotFoundError:
+                is_same = False
+            if is_same and not every_byte:
+                continue
+            if not is_intact(file, record):
+                damaged.append(shard.name)
+                break
+            is_new |= not is_same
+    if is_new and not damaged:
+        write_manifest(key, with_present_states(key, manifest))
+    return damaged
+
+
+def with_present_states(key: str, manifest: Manifest) -> Manifest:
+    """Return the manifest with the states in which the files are now."""
+    folder = shards_folder(key)
+    shards = [
+        dataclasses.replace(
+            shard, states={split: file_state(folder / f"{shard.name}.{split}.bin") for split in SPLITS}
+        )
+        for shard in manifest.shards
+    ]
+    return Manifest(tuple(shards))
+
+
+def open_shards(key: str, manifest: Manifest, dtype: np.dtype) -> Tokens:
+    """Return the tokens of shards that were compared."""
+    folder = shards_folder(key)
+    os.utime(folder)  # the age of an entry counts from its last use
+    train, heldout = (
+        TokenSequence.of_parts(
+            [
+                shard_tokens(folder, shard.name, split, dtype, getattr(shard, split).tokens)
+                for shard in manifest.shards
+            ]
+        )
+        for split in SPLITS
+    )
+    starts = folder / STARTS
+    is_empty = not starts.stat().st_size  # an empty file cannot be mapped
+    starts_D = np.empty(0, np.int64) if is_empty else np.memmap(starts, np.int64, mode="r")
+    return Tokens(key, train, heldout, starts_D)
+
+
+def _files(
+    key: str, shard: ManifestShard, dtype: np.dtype
+) -> Iterator[tuple[TokenFile, SplitRecord, tuple[int, int, int]]]:
+    folder = shards_folder(key)
+    for split in SPLITS:
+        record = getattr(shard, split)
+        yield shard_tokens(folder, shard.name, split, dtype, record.tokens), record, shard.states[split]
+
+
+def _entry(key: str) -> CacheEntry:
+    return CacheEntry("surveys", "shards", key)
