@@ -21,6 +21,7 @@ from harness.config.schema.run import DataConfig
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain
+from harness.data.order.example_order import check_plain_order
 from harness.data.order.permutation import make_key
 from harness.data.order.sampler import Batch
 from harness.data.text.corpus import HeldOut
@@ -108,6 +109,7 @@ def describe_own(config: DataConfig, eval_tokens: int, data_format: Configured[A
     if config.sources or config.mask_documents or config.stages:
         key = "sources" if config.sources else "mask_documents" if config.mask_documents else "stages"
         raise UserError(f"data.{key} is for text and images; data.kind={data.name} makes rows. Leave it out.")
+    check_plain_order(config, f"rows of data.kind={data.name}")
     probes, second_probes = ([data.rows(0, step, PROBE_BATCH) for step in (0, 1)] for _ in range(2))
     if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(probes, second_probes, strict=True)):
         raise UserError(

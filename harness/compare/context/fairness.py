@@ -48,7 +48,7 @@ def _given(run: RunRecord) -> tuple:
         return (0,)
     sizes = facts.parameters, facts.non_embedding, facts.trainable, facts.active_parameters
     cost = facts.flops_per_token, facts.executed_flops_per_token, run.provenance.tokens, facts.steps
-    read = facts.data_fingerprint, facts.eval_fingerprint, _mix(facts), _tokenizer(run)
+    read = facts.data_fingerprint, facts.eval_fingerprint, _mix(run), _tokenizer(run)
     return *sizes, *cost, *read, _schedule(run.config), _learning_rate(run)
 
 
@@ -58,7 +58,8 @@ def _row(
     first, base = runs[0], reference.provenance.facts if reference else None
     provenance, facts = first.provenance, first.provenance.facts
     codes = {run.provenance.code_hash for run in runs if run.provenance.facts.steps} or {""}
-    example_share = shared_example_share(facts, base) if base else None
+    picks_alike = reference is not None and _picks_examples(first) == _picks_examples(reference)
+    example_share = shared_example_share(facts, base) if base and picks_alike else None
     return FairnessRow(
         scale=provenance.scale,
         variant=provenance.variant,
@@ -84,7 +85,7 @@ def _row(
         touches=tuple(provenance.touches),
         flags=tuple(sorted(_flags(first, reference, tuning))),
         curve=_curve(tuning.get(provenance.variant)),
-        mix=_mix(facts),
+        mix=_mix(first),
         shared_examples=example_share,
         parting=None if base is None or example_share is None else _first_different_step(facts, base),
         base=_base_checkpoint(runs),
@@ -111,9 +112,9 @@ def shared_parameter_share(facts: Facts, base: Facts) -> float | None:
 def shared_example_share(facts: Facts, base: Facts) -> float | None:
     """Compute the share of a variant's examples that the control also reads.
 
-    This is exact: the run with fewer examples of a source reads the first ones of the other run. Returns
-    None if both read the same examples, if the counts are unknown, or if the held-out fingerprints show
-    different sources, tokenizers or windows.
+    This is exact for runs that pick examples in one way (`_picks_examples`): the run with fewer examples of a
+    source reads the first ones of the other run. Returns None if both read the same examples, if the counts
+    are unknown, or if the held-out fingerprints show different sources, tokenizers or windows.
     """
     same_data = facts.data_fingerprint == base.data_fingerprint
     if same_data or facts.eval_fingerprint != base.eval_fingerprint or not facts.draws:
@@ -136,13 +137,24 @@ def _first_different_step(facts: Facts, base: Facts) -> int:
     return min((first for first, _ in mixes), default=0)
 
 
-def _mix(facts: Facts) -> str:
-    """Format the data mixes: `code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %`."""
-    parts = []
-    for first, counts in facts.mixes:
+def _picks_examples(run: RunRecord) -> tuple[Any, ...]:
+    """Return what decides which examples of a source a run reads first. A curriculum (order=length) sorts
+    those that the random order has first."""
+    node = dict_or_empty(run.config.get("data"))
+    block = node.get("order_block") if node.get("order") == "blocks" else None
+    return node.get("packing", "concatenate"), block
+
+
+def _mix(run: RunRecord) -> str:
+    """Format the data mixes: `code 50 %, prose 50 %; from step 104 code 75 %, prose 25 %; order length`."""
+    parts, node = [], dict_or_empty(run.config.get("data"))
+    for first, counts in run.provenance.facts.mixes:
         total = sum(counts.values())
         shares = ", ".join(f"{name} {100 * count / total:.3g} %" for name, count in counts.items())
         parts.append(f"from step {first} {shares}" if first else shares)
+    for key, default in (("packing", "concatenate"), ("order", "random")):
+        if parts and node.get(key, default) != default:
+            parts.append(f"{key} {node[key]}")
     return "; ".join(parts)
 
 

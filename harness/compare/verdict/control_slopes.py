@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harness.compare.inputs.json_values import dict_or_empty
 from harness.compare.inputs.pairing import PairedRuns
+from harness.compare.inputs.run_records import RunRecord
 from harness.compare.stats.control_slope import ControlSlope, fit_ladder, horizon_slope
 from harness.records.run.training_target import END
 
@@ -47,11 +49,17 @@ def _branch_slope(pairing: PairedRuns) -> ControlSlope | None:
     """Return the slope from the branch nearest to half the tokens among those that most runs have. At a scale
     stopped at a look, it is from the look before. None without branches."""
     counts = Counter(share for run in pairing.control_runs for share in run.branches if share < pairing.look)
-    if not counts or any(len(run.provenance.facts.mixes) > 1 for run in pairing.control_runs):
-        return None  # A branch has not read a later data stage, so its slope would include the mix.
+    if not counts or any(map(_changes_data, pairing.control_runs)):
+        return None
     goal = 0.5 if pairing.look == END else pairing.look
     share = min(counts, key=lambda share: (-counts[share], abs(share - goal)))
     return slope_between(pairing, share, pairing.look)
+
+
+def _changes_data(run: RunRecord) -> bool:
+    """Return whether a branch has not read what comes later, so that its slope would include the change."""
+    order = dict_or_empty(run.config.get("data")).get("order")
+    return len(run.provenance.facts.mixes) > 1 or order == "length"
 
 
 def _ladder_slopes(pairings: Sequence[PairedRuns]) -> dict[str, ControlSlope]:

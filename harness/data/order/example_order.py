@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int, UInt64
 
 from harness.config.schema.run import DataConfig, Order
+from harness.core.errors import UserError
 from harness.data.order.permutation import make_key, permute
 
 GROUP_BLOCKS = 16
@@ -32,6 +33,16 @@ class OrderSpec:
     def of(cls, config: DataConfig) -> OrderSpec:
         """Return the order of a data config; a curriculum sorts the random one."""
         return cls(config.order_block if config.order is Order.blocks else None)
+
+
+def check_plain_order(config: DataConfig, content: str) -> None:
+    """Raise UserError for a packing or an order that only text can have. `content`: what is read instead."""
+    default = DataConfig()
+    for key in ("packing", "order"):
+        if (value := getattr(config, key)) != getattr(default, key):
+            raise UserError(
+                f"data.{key}={value.value} is for text; {content} have no documents. Leave it out."
+            )
 
 
 def examples_at(

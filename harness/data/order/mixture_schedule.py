@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from harness.config.schema.run import DataConfig, ScaleConfig
+from harness.config.schema.run import DataConfig, Order, ScaleConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.data.order.interleave import PERIOD, Stage, counts_per_period, counts_until
 
@@ -85,6 +86,13 @@ def trained_sources(config: DataConfig) -> frozenset[str]:
     return frozenset(name for mix in _mixes(config) for name, weight in mix.items() if weight.value)
 
 
+def draws_by_horizon(config: DataConfig, batch: int) -> list[int]:
+    """Return how many examples of each source a run of data.horizon tokens reads, by name."""
+    steps = (config.horizon or 0) // (batch * config.sequence_length)
+    stages = mix_schedule(config).stages(batch)
+    return counts_until(stages, np.array([steps * batch]))[0].tolist()
+
+
 def check_mixes(config: DataConfig) -> None:
     """Raise UserError for a mix or a stage that is invalid at any length of a run."""
     _check_stages(config)
@@ -94,10 +102,10 @@ def check_mixes(config: DataConfig) -> None:
 
 def describe_mix(config: DataConfig, scale: ScaleConfig) -> MixFacts:
     """Return what a run of this length reads of each source. Raises UserError if that is nothing."""
-    if config.stages and config.horizon != scale.tokens:
+    if (user := _horizon_user(config)) and config.horizon != scale.tokens:
         raise UserError(
-            f"data.horizon={config.horizon} is not scale.tokens={scale.tokens}, but the starts of "
-            "data.stages are shares of it. Set data.horizon='${scale.tokens}'."
+            f"data.horizon={config.horizon} is not scale.tokens={scale.tokens}, but {user} refers to it. Set "
+            "data.horizon='${scale.tokens}'."
         )
     stages = mix_schedule(config).stages(scale.batch)
     examples = _num_steps(config, scale) * scale.batch
@@ -117,9 +125,11 @@ def describe_mix(config: DataConfig, scale: ScaleConfig) -> MixFacts:
 
 
 def count_shared_examples(config: DataConfig, other_config: DataConfig, scale: ScaleConfig) -> SharedExamples:
-    """Count the examples that two runs of one scale and data seed share, from their configs alone. A source
-    has the same order in both. So the run that takes fewer examples of it takes those that the other takes
-    first, and the examples of a step are a range of that order."""
+    """Count the examples that two runs of one scale and data seed share, from their configs alone. Where a
+    source has the same order in both, the run that takes fewer examples of it takes those that the other
+    takes first, and the examples of a step are a range of that order. A curriculum sorts the examples that
+    the random order has first, so it shares these, at steps that only the lengths of documents tell: none of
+    them is counted. With blocks, other orders share what nobody can tell beforehand: nothing is counted."""
     steps = _num_steps(config, scale)
     if steps != _num_steps(other_config, scale):
         return SharedExamples(steps * scale.batch, 0, 0)
@@ -127,10 +137,13 @@ def count_shared_examples(config: DataConfig, other_config: DataConfig, scale: S
     common = _common_sources(config, other_config)
     a_NS, b_NS = (_counts_by_source(c, common, scale.batch, ends_N) for c in (config, other_config))
     overlap = np.minimum(a_NS[1:], b_NS[1:]) - np.maximum(a_NS[:-1], b_NS[:-1])
+    has_same_order_S = np.full(len(common), config.order is other_config.order)
+    if config.order is Order.length:
+        has_same_order_S &= a_NS[-1] == b_NS[-1]
     return SharedExamples(
         examples=steps * scale.batch,
         in_both=int(np.minimum(a_NS[-1], b_NS[-1]).sum()),
-        same_step=int(np.maximum(overlap, 0).sum()),
+        same_step=int(np.maximum(overlap, 0).sum(axis=0)[has_same_order_S].sum()),
     )
 
 
@@ -140,13 +153,19 @@ def _counts_by_source(config: DataConfig, names: list[str], batch: int, n_N: np.
 
 
 def _common_sources(config: DataConfig, other_config: DataConfig) -> list[str]:
-    """Return the sources of which both runs read the same windows in the same order."""
-    windows, other_windows = ((c.tokenizer, c.sequence_length, c.holdout) for c in (config, other_config))
-    if windows != other_windows:
+    """Return the sources of which both runs read the same examples, those of the shorter run first."""
+    examples, other_examples = map(_examples_key, (config, other_config))
+    if examples != other_examples:
         return []
     names = sorted(config.sources.keys() & other_config.sources.keys())
     pairs = {name: (config.sources[name], other_config.sources[name]) for name in names}
     return [name for name, (a, b) in pairs.items() if (a.path, a.column) == (b.path, b.column)]
+
+
+def _examples_key(config: DataConfig) -> tuple[Any, ...]:
+    """Return what decides the examples of a source, and which of them are the first ones."""
+    block = config.order_block if config.order is Order.blocks else None
+    return config.tokenizer, config.sequence_length, config.holdout, config.packing, block
 
 
 def _num_steps(config: DataConfig, scale: ScaleConfig) -> int:
@@ -181,8 +200,14 @@ def _check_stages(config: DataConfig) -> None:
             if name not in config.sources:
                 raise UserError(f"{key}.weights.{name}: no such source; {did_you_mean(name, config.sources)}")
         before = stage.start
-    if config.stages and config.horizon is None:
-        raise UserError("data.horizon=null, but data.stages needs it. Set data.horizon='${scale.tokens}'.")
+    if (user := _horizon_user(config)) and config.horizon is None:
+        raise UserError(f"data.horizon=null, but {user} needs it. Set data.horizon='${{scale.tokens}}'.")
+
+
+def _horizon_user(config: DataConfig) -> str:
+    """Return the key that refers to data.horizon; empty if none does."""
+    order = "data.order=length" if config.order is Order.length else ""
+    return "data.stages" if config.stages else order
 
 
 def _check_weights(mix: dict[str, _Weight], where: str) -> None:

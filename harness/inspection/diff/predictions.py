@@ -23,12 +23,12 @@ PROBE_SEQUENCES = 32
 
 def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> PredictionDiff:
     """Compare the predictions on the held-out tokens, or return the reason why that is impossible."""
-    from harness.data import open_data
+    from harness.data import heldout_rows, open_data
 
     try:
         if reason := _incomparable_reason(a, b, runs):
             return PredictionDiff(refused=reason)
-        held_out = open_data(a.config.data).heldout(a.config.evaluation.tokens)
+        held_out = heldout_rows(a.config, open_data(a.config.data))
     except UserError as error:
         return PredictionDiff(refused=f"the held-out tokens cannot be read: {error}")
     limit = max_rows(a.provenance.facts.shape["vocabulary"], a.config.data.sequence_length)
@@ -41,7 +41,7 @@ def compare_predictions(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Loa
 
 def _incomparable_reason(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, LoadedRun]) -> str:
     """Return why the predictions cannot be compared; empty if they can."""
-    from harness.data import describe_data
+    from harness.data import describe_evaluated
 
     if silent := [run for run in runs if not run.predicts_tokens]:
         return f"{silent[0].noun}s do not predict tokens"
@@ -54,13 +54,15 @@ def _incomparable_reason(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Lo
         )
     if left.eval_fingerprint != right.eval_fingerprint:
         return f"the two runs have different held-out tokens: {_held_out_difference(a, b)}"
-    now = describe_data(a.config.data, a.config.evaluation.tokens)
+    now = describe_evaluated(a.config)
     if now.eval_fingerprint != left.eval_fingerprint:
-        return "the files of data.sources or data.tokenizer changed after the two runs were trained"
+        return "the files of data.sources, evaluation.sets or data.tokenizer changed after the two runs were trained"
     return ""
 
 
-TRAINING_ONLY_KEYS = (".weight", ".name", ".stages", ".horizon")
+EVALUATED_KEYS = ("data", "evaluation.tokens", "evaluation.sets", "evaluation.decontaminate")
+"""Keys that decide the held-out tokens."""
+TRAINING_ONLY_KEYS = (".weight", ".name", ".stages", ".horizon", ".packing", ".order", ".order_block")
 """Ends of data keys that do not affect the held-out tokens."""
 
 
@@ -68,7 +70,7 @@ def _held_out_difference(a: Checkpoint, b: Checkpoint) -> str:
     keys = [
         f"{key} is {left} and {right}"
         for key, (left, right) in config_difference(a.config, b.config).items()
-        if is_covered_by(key, ["data", "evaluation.tokens"]) and not key.endswith(TRAINING_ONLY_KEYS)
+        if is_covered_by(key, EVALUATED_KEYS) and not key.endswith(TRAINING_ONLY_KEYS)
     ]
     return ", ".join(keys) or "the files of data.sources or data.tokenizer changed between the runs"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.config.schema.decision import Axis, Stopping
-from harness.config.schema.run import Config
+from harness.config.schema.run import Config, Order
 from harness.core.errors import UserError
 from harness.launcher.run_directories import Note, set_state
 from harness.launcher.runs import Block, Run, select_runs
@@ -38,9 +38,10 @@ def interim_looks(config: Config, stopping: Stopping) -> Looks | None:
             f"rule.axis={config.rule.axis.value}: looks test the loss at equal tokens. Set "
             "rule.stopping=none, or leave rule.axis=tokens."
         )
-    if config.data.stages:
+    if config.data.stages or config.data.order is Order.length:
+        key = "data.stages" if config.data.stages else "data.order=length"
         raise UserError(
-            "rule.stopping=looks: a look before the end would not see data.stages of "
+            f"rule.stopping=looks: a look before the end would not see {key} of "
             f"'{config.variant.name}' in full. Set rule.stopping=none."
         )
     if not config.schedule.branches:
