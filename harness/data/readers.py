@@ -16,7 +16,7 @@ from harness.core.hashing import hash_json
 from harness.core.progress.waiting import hold_thread_lock
 from harness.data.data_format import StepReader
 from harness.data.images.pca_features import PCAFeatures
-from harness.data.open_data import open_data
+from harness.data.open_data import heldout_rows, open_data
 from harness.data.order.sampler import Batch
 from harness.data.text.corpus import HeldOut
 
@@ -129,7 +129,9 @@ class SharedReaders:
         """Open, or share, the reader of this config; concurrent callers with the same config wait for the
         first. `local_rows_B` selects this process's rows (None: all)."""
         # Runs with this in common read the same batches and the same held-out tokens.
-        key = hash_json([config.data, config.data_seed, config.scale.batch, config.evaluation.tokens])
+        held = config.evaluation
+        evaluated = [held.tokens, held.sets, held.decontaminate]
+        key = hash_json([config.data, config.data_seed, config.scale.batch, evaluated])
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1
@@ -152,7 +154,7 @@ class SharedReaders:
 
 def _open_handle(config: Config, local_rows_B: np.ndarray | None) -> DataHandle:
     corpus = open_data(config.data)
-    heldout = corpus.heldout(config.evaluation.tokens)
+    heldout = heldout_rows(config, corpus)
     features = corpus.pca_features(config.evaluation.tokens)
     sampler = corpus.sampler(config.scale.batch, config.data_seed, local_rows_B)
     return DataHandle(Reader(sampler), heldout, features)

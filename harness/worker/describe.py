@@ -23,7 +23,7 @@ from harness.core.jax_setup.jax_range import check_jax_version
 from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.data.open_data import describe_run_data
 from harness.records.run.config_file import read_config
-from harness.records.run.provenance import Facts, MetricFacts, SourceFacts
+from harness.records.run.provenance import Facts, MetricFacts, SetFacts, SourceFacts
 
 if TYPE_CHECKING:
     from harness.data.text.describe_text import DataFacts
@@ -103,6 +103,7 @@ def describe(config: Config) -> Facts:
         kernels=describe_kernels(model.spec.kernels),
         ends_decayed=ends_decayed(config.schedule),
         metrics=metrics,
+        sets={name: SetFacts(**dataclasses.asdict(summary)) for name, summary in data.sets.items()},
         sources={name: SourceFacts(**dataclasses.asdict(facts)) for name, facts in data.sources.items()},
     )
 

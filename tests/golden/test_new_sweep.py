@@ -27,6 +27,7 @@ ADDED_FACTS = (
     "rows",
     "saved_scores",
     "scanned",
+    "sets",
     "sources",
     "tokenizer",
     "weight_bytes",

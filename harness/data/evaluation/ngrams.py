@@ -1,8 +1,8 @@
 """Search of the n-grams of a few windows in all tokens of a text.
 
 Each n-gram has a 64-bit hash: a polynomial in mixed tokens, built by doubling, so that it costs some log2(n)
-products a token. Flags for bits of the hashes that are sought sort out nearly every n-gram of the text with one
-look-up; the rest is looked up by the whole hash and compared token by token.
+products a token. Flags for bits of the hashes that are sought sort out nearly every n-gram of the text with
+one look-up; the rest is looked up by the whole hash and compared token by token.
 """
 
 from __future__ import annotations

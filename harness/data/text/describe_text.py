@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from harness.config.schema.run import DataConfig
+from harness.config.schema.run import DataConfig, Order, Packing
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.data.evaluation.set_summary import SetSummary
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
 from harness.data.text.codec import ByteCodec, Codec
 from harness.data.text.source_sizes import SourceSizes, SplitSize
@@ -44,6 +46,8 @@ class DataFacts:
     """Shape of an example of data of a user's own; None for text and images."""
     dtype: str = "int32"
     """Dtype of the examples."""
+    sets: dict[str, SetSummary] = field(default_factory=dict)
+    """Validation sets by name."""
 
 
 def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
@@ -75,7 +79,7 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
     return DataFacts(
         vocabulary=codec.vocabulary,
         end_token=codec.end_token,
-        fingerprint=hash_json(base | {"mixes": mix_schedule(config)}),
+        fingerprint=hash_json(base | {"mixes": mix_schedule(config)} | _other_orders(config)),
         eval_fingerprint=hash_json(base | {"tokens": eval_tokens}),
         domains=tuple(source.name for source in sources),
         tokenizer=codec.fingerprint,
@@ -84,6 +88,16 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
             for name, source in by_name.items()
         },
     )
+
+
+def _other_orders(config: DataConfig) -> dict[str, Any]:
+    """Return what decides the examples and their order beside the mixes; empty for the defaults, so that the
+    fingerprint is that of earlier versions."""
+    packing = {} if config.packing is Packing.concatenate else {"packing": config.packing.value}
+    order = {} if config.order is Order.random else {"order": config.order.value}
+    block = {"order_block": config.order_block} if config.order is Order.blocks else {}
+    horizon = {"horizon": config.horizon} if config.order is Order.length else {}
+    return packing | order | block | horizon
 
 
 def check_text_config(config: DataConfig) -> list[TrainingSource]:

@@ -56,11 +56,12 @@ def _incomparable_reason(a: Checkpoint, b: Checkpoint, runs: tuple[LoadedRun, Lo
         return f"the two runs have different held-out tokens: {_held_out_difference(a, b)}"
     now = describe_evaluated(a.config)
     if now.eval_fingerprint != left.eval_fingerprint:
-        return "the files of data.sources, evaluation.sets or data.tokenizer changed after the two runs were trained"
+        files = "data.sources, evaluation.sets or data.tokenizer"
+        return f"the files of {files} changed after the two runs were trained"
     return ""
 
 
-EVALUATED_KEYS = ("data", "evaluation.tokens", "evaluation.sets", "evaluation.decontaminate")
+EVALUATED_KEYS = ["data", "evaluation.tokens", "evaluation.sets", "evaluation.decontaminate"]
 """Keys that decide the held-out tokens."""
 TRAINING_ONLY_KEYS = (".weight", ".name", ".stages", ".horizon", ".packing", ".order", ".order_block")
 """Ends of data keys that do not affect the held-out tokens."""

@@ -104,7 +104,7 @@ def _make_programs(step_range: StepRange, *, cached: bool) -> RunPrograms:
     """Build the programs of the run. Raises UserError for other data or few devices."""
     import jax
 
-    from harness.data import describe_data, open_data
+    from harness.data import describe_data, heldout_rows, open_data
     from harness.training.parent_checkpoint import rebuild_checkpoint_model
     from harness.training.programs.run_programs import make_run_programs
 
@@ -121,7 +121,7 @@ def _make_programs(step_range: StepRange, *, cached: bool) -> RunPrograms:
     if kernels and devices[0].platform == "cpu":
         raise UserError(f"{path} was trained with {kernels[0]}, which a CPU lacks. Replay it on such a chip.")
     sampler = corpus.sampler(config.scale.batch, config.data_seed)
-    heldout = corpus.heldout(config.evaluation.tokens) if step_range.evaluated_steps else {}
+    heldout = heldout_rows(config, corpus) if step_range.evaluated_steps else {}
     return make_run_programs(config, model, devices[:device_count], sampler.batch, heldout, cached=cached)
 
 

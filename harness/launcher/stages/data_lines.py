@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from harness.core.errors import printable
 from harness.core.number_format import format_count
 from harness.launcher.runs import Run
-from harness.records.run.provenance import SourceFacts
+from harness.records.run.provenance import SetFacts, SourceFacts
 
 WORTHWHILE_PASSES = 4
 """Passes over a text up to which its tokens teach about as much as new ones (arXiv:2305.16264)."""
@@ -22,7 +22,25 @@ def data_lines(runs: Sequence[Run]) -> list[str]:
         for name in run.facts.sources:
             readers.setdefault(name, []).append(run)
     lines = [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
-    return [*lines, *_many_passes(readers), *_padded_vocabularies(runs)]
+    return [*lines, *_sets(runs), *_many_passes(readers), *_padded_vocabularies(runs)]
+
+
+def _sets(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each validation set, or for each form in which runs evaluate it."""
+    lines = [
+        f"  set {printable(name)}: {_describe_set(facts, run)}"
+        for run in runs
+        for name, facts in run.facts.sets.items()
+    ]
+    return [*dict.fromkeys(lines)]
+
+
+def _describe_set(facts: SetFacts, run: Run) -> str:
+    asked, length = run.config.evaluation.tokens, run.config.data.sequence_length
+    about = "about " if facts.is_estimate else ""
+    fewer = f", fewer than evaluation.tokens={asked}" if facts.tokens < asked // length * length else ""
+    tokens = f"{about}{facts.tokens:,} of {format_count(facts.available)} tokens{fewer}"
+    return f"{with_plural(facts.files, 'file')}, {tokens}; {facts.contamination}"
 
 
 def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:

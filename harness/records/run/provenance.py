@@ -47,6 +47,39 @@ class SourceFacts:
 
 
 @dataclass(frozen=True)
+class SetFacts:
+    """Files and sizes of a validation set when its run was described."""
+
+    content: str
+    """Hash of the documents and their order."""
+    files: int
+    tokens: int
+    """Number of tokens that are evaluated."""
+    available: int
+    """Number of tokens of the whole set."""
+    is_estimate: bool
+    """True if the set was not tokenised, so that these numbers were estimated."""
+    ngram: int
+    """Length of the n-grams by which the set was compared with the training text; 0: it was not."""
+    left_out: float | None
+    """Share of its windows that stand in the training text and are left out; None: it was not known."""
+    touched: float | None
+    """Share of its windows that have any n-gram in common with the training text; None: it was not known."""
+
+    @property
+    def contamination(self) -> str:
+        """Phrase for how much of the set stands in the training text."""
+        if not self.ngram:
+            return "not compared with the training text"
+        if self.left_out is None or self.touched is None:
+            return "how much of it stands in the training text is not known yet"
+        return (
+            f"{_percent(self.left_out)} of its windows stand in the training text and are left out, "
+            f"{_percent(self.touched)} have any n-gram of {self.ngram} tokens in common with it"
+        )
+
+
+@dataclass(frozen=True)
 class MetricFacts:
     """Facts about a metric of a run's own."""
 
@@ -131,6 +164,8 @@ class Facts:
     """Shape of an example of data of a user's own; empty for text and images."""
     row_dtype: str = "int32"
     """Dtype of the examples."""
+    sets: dict[str, SetFacts] = field(default_factory=dict)
+    """Validation sets by name."""
 
     @property
     def table_rows(self) -> int:
@@ -148,8 +183,8 @@ class Facts:
         return "layers" in self.shape
 
     def __post_init__(self) -> None:
-        """Parse sources and metrics that come from JSON. Raises TypeError if they are malformed."""
-        for name, kind in (("sources", SourceFacts), ("metrics", MetricFacts)):
+        """Parse sources, sets and metrics that come from JSON. Raises TypeError if they are malformed."""
+        for name, kind in (("sources", SourceFacts), ("sets", SetFacts), ("metrics", MetricFacts)):
             if isinstance(content := getattr(self, name), dict):
                 parsed = {key: _parse(kind, value) for key, value in content.items()}
                 object.__setattr__(self, name, parsed)
@@ -178,7 +213,13 @@ class Provenance:
     """Environments of the workers (records.run.environment), each valid from its `step` on; may be empty."""
 
 
-def _parse(kind: type[SourceFacts | MetricFacts], content: Any) -> SourceFacts | MetricFacts:
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _parse(
+    kind: type[SourceFacts | SetFacts | MetricFacts], content: Any
+) -> SourceFacts | SetFacts | MetricFacts:
     record = content if isinstance(content, kind) else parse_record(kind, content)
     if record is None:
         raise TypeError(f"a record of {kind.__name__} is malformed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import yaml
 
@@ -12,6 +12,7 @@ from harness.core.hashing import flatten
 from harness.core.number_format import MISSING
 from harness.core.paths import within_folder
 from harness.records.paths import SweepDir
+from harness.records.run.provenance import Provenance
 from harness.records.sweep import ledger
 from harness.report.frames.sweep_frames import Frames
 from harness.report.tables import wording
@@ -34,11 +35,22 @@ def fact_table(comparison: Comparison, content: Frames) -> Table:
         "code": _distinct_values(record.code_hash[:DIGITS] for record in records),
         "data": _distinct_values(record.facts.data_fingerprint[:DIGITS] for record in records),
         "held-out tokens": _distinct_values(record.facts.eval_fingerprint[:DIGITS] for record in records),
+        **_sets(records),
         **{name: _distinct_values(r.versions.get(name, MISSING) for r in records) for name in packages},
         "end states": [wording.state_counts(comparison.runs)] if comparison.runs else [],
     }
     cells = ((name, ", ".join(values)) for name, values in rows.items() if values)
     return make_table(("fact", "value"), cells, left=2)
+
+
+def _sets(records: Sequence[Provenance]) -> dict[str, list[str]]:
+    """Return the tokens of each validation set, and how much of it stands in the training text."""
+    names = sorted({name for record in records for name in record.facts.sets})
+    found = {name: [r.facts.sets[name] for r in records if name in r.facts.sets] for name in names}
+    return {
+        f"set {name}": _distinct_values(f"{each.tokens:,} tokens; {each.contamination}" for each in sets)
+        for name, sets in found.items()
+    }
 
 
 def config_differences(content: Frames) -> Table:
