@@ -109,7 +109,7 @@ def test_rows_may_be_asked_in_any_order_and_twice(tmp_path):
     _, length_P = cut_documents(np.cumsum(length_D) - length_D, length_D, T + 1)
     piece_N = np.repeat(np.arange(len(length_P)), length_P)
     longest = [np.bincount(piece_N[row[row >= 0]]).max() for row in rows[asked]]
-    assert packed.longest_pieces(asked).tolist() == longest
+    assert packed.document_lengths(asked).tolist() == longest
 
 
 def test_few_places_stay_empty_and_fewer_documents_are_cut_than_by_concatenation(tmp_path):

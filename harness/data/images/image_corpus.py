@@ -21,6 +21,7 @@ from harness.core.hashing import hash_json
 from harness.core.progress.report import opaque
 from harness.data.images.pca_features import PCAFeatures
 from harness.data.images.pixels import LabelledImages, check_same_shape, read_images
+from harness.data.order.example_order import check_plain_order
 from harness.data.order.mixture_schedule import MixSchedule, check_mixes, mix_schedule
 from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
@@ -136,6 +137,7 @@ def describe_images(config: DataConfig, eval_tokens: int) -> DataFacts:
     """Check a data config of images and return its facts. Raises UserError."""
     if config.mask_documents:
         raise UserError("data.mask_documents=true is for text only. Set data.mask_documents=false.")
+    check_plain_order(config, "images")
     corpus = open_images(config)
     base = {
         "images": {domain.name: domain.salt for domain in corpus.domains},

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int, Int64, UInt64
 
 from harness.core.progress.report import report
 from harness.data.order.permutation import permute
@@ -40,9 +40,10 @@ class SortedExamples:
             row_N[first:end], length_N[first:end] = row_B, measure(row_B)
         return cls(row_N[np.argsort(length_N, kind="stable")])
 
-    def __len__(self) -> int:
-        """Return the number of examples that are sorted."""
-        return len(self.row_N)
+    def replace_first(self, row_B: UInt64[np.ndarray, " B"], rank_B: Int[np.ndarray, " B"]) -> None:
+        """Replace the examples `row_B` of the places `rank_B` where these are sorted."""
+        is_sorted_B = rank_B < len(self.row_N)
+        row_B[is_sorted_B] = self.row_N[rank_B[is_sorted_B]]
 
 
 def mean_document_lengths(

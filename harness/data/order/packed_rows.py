@@ -82,8 +82,8 @@ class PackedRows:
             rows_BT[is_token_BT] = self.tokens.ranges(self.start_P[piece_P], length_P)
         return rows_BT
 
-    def longest_pieces(self, row_B: Int[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
-        """Return the tokens of the longest piece of each row."""
+    def document_lengths(self, row_B: Int[np.ndarray, " B"]) -> Int32[np.ndarray, " B"]:
+        """Return the tokens of the longest document of each row, or of a piece of one that is longer."""
         piece_P, first_B = self._pieces(row_B)
         return np.maximum.reduceat(self.length_P[piece_P], first_B)
 

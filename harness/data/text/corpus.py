@@ -1,25 +1,32 @@
 """Corpus of text: batch t is a pure function of (data config, data seed, t).
 
 A window is T + 1 tokens. Window w of a source starts at token w T of its training documents, so each token
-is predicted once per epoch. Sources are sorted by name.
+is predicted once per epoch. Packed rows hold whole documents instead. Sources are sorted by name.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt64
+from jaxtyping import Int32, UInt64
 
-from harness.config.schema.run import DataConfig
-from harness.data.order.mixture_schedule import MixSchedule, mix_schedule, trained_sources
+from harness.config.schema.run import DataConfig, Order, Packing
+from harness.data.order.curriculum import SortedExamples
+from harness.data.order.example_order import OrderSpec, examples_at
+from harness.data.order.mixture_schedule import (
+    MixSchedule,
+    draws_by_horizon,
+    mix_schedule,
+    trained_sources,
+)
 from harness.data.order.permutation import make_key, permute
-from harness.data.order.sampler import Corpus
+from harness.data.order.sampler import Corpus, Sampler
+from harness.data.order.training_rows import TrainingRows, Windows, open_rows
 from harness.data.text.codec import Codec
 from harness.data.text.describe_text import check_text_config, num_heldout, too_few_tokens
 from harness.data.text.tokenizers import load_codec
-from harness.data.tokens.token_sequence import TokenSequence
 
 
 @dataclass(frozen=True)
@@ -32,26 +39,11 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """A sequence of tokens, cut into windows of length + 1 tokens."""
-
-    tokens: TokenSequence
-    length: int
-
-    def __len__(self) -> int:
-        return max(0, (len(self.tokens) - 1) // self.length)
-
-    def __getitem__(self, window_B: Int[np.ndarray, " B"]) -> Int32[np.ndarray, "B T+1"]:
-        start_B = np.asarray(window_B, np.int64) * self.length
-        return self.tokens.windows(start_B, self.length + 1)
-
-
-@dataclass(frozen=True)
 class Domain:
     """A source that is ready to read. `salt` makes its example ids differ from all other tokens'."""
 
     name: str
-    train: Windows
+    train: TrainingRows
     heldout: Windows
     salt: int
 
@@ -63,6 +55,10 @@ class TextCorpus(Corpus):
     codec: Codec
     domains: tuple[Domain, ...]
     schedule: MixSchedule
+    config: DataConfig
+    sorted_examples: dict[int, SortedExamples] = field(default_factory=dict)
+    """Examples of each source that a run reads, by length; only the corpus of a curriculum's sampler has
+    them."""
 
     @property
     def sequence_length(self) -> int:
@@ -77,12 +73,29 @@ class TextCorpus(Corpus):
     def examples(
         self, source: int, data_seed: int, rank_B: np.ndarray, local_rows_B: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Implement `sampler.Corpus`; an example is a window."""
+        """Implement `sampler.Corpus`; an example is a row of the source."""
         domain = self.domains[source]
         epoch_B, index_B = np.divmod(rank_B, len(domain.train))
-        key = make_key("order", data_seed, domain.name)
-        window_B = permute(index_B, len(domain.train), key, epoch_B)
-        return domain.train[window_B[local_rows_B]], window_B + np.uint64(domain.salt)
+        key = _order_key(domain, data_seed)
+        row_B = examples_at(OrderSpec.of(self.config), index_B, len(domain.train), key, epoch_B)
+        if source in self.sorted_examples:
+            self.sorted_examples[source].replace_first(row_B, rank_B)
+        return domain.train[row_B[local_rows_B]], row_B + np.uint64(domain.salt)
+
+    def sampler(self, batch: int, data_seed: int, local_rows_B: np.ndarray | None = None) -> Sampler:
+        """Return the sampler of `batch` rows per step; a curriculum sorts the run's examples here. Raises
+        UserError for a stage below one step."""
+        if self.config.order is not Order.length:
+            return super().sampler(batch, data_seed, local_rows_B)
+        draws = draws_by_horizon(self.config, batch)
+        examples = {
+            source: SortedExamples.of_first(
+                count, len(domain.train), _order_key(domain, data_seed), domain.train.document_lengths
+            )
+            for source, (domain, count) in enumerate(zip(self.domains, draws, strict=True))
+            if count
+        }
+        return Corpus.sampler(replace(self, sorted_examples=examples), batch, data_seed, local_rows_B)
 
     def heldout(self, tokens: int) -> dict[str, HeldOut]:
         """Return the same windows for every run: `tokens` over the sequence length, rounded down, per domain.
@@ -108,9 +121,15 @@ def open_text(config: DataConfig) -> TextCorpus:
         train, heldout = Windows(tokens.train, length), Windows(tokens.heldout, length)
         if is_trained and not len(train):
             raise too_few_tokens(source, len(tokens.train), length)
-        salt = make_key("window", source.name, tokens.key, length)
-        domains.append(Domain(source.name, train, heldout, salt))
-    return TextCorpus(load_codec(config), tuple(domains), mix_schedule(config))
+        rows = open_rows(tokens, config, source.where) if is_trained else train
+        packing = [] if config.packing is Packing.concatenate else [config.packing.value]
+        salt = make_key("window", source.name, tokens.key, length, *packing)
+        domains.append(Domain(source.name, rows, heldout, salt))
+    return TextCorpus(load_codec(config), tuple(domains), mix_schedule(config), config)
+
+
+def _order_key(domain: Domain, data_seed: int) -> int:
+    return make_key("order", data_seed, domain.name)
 
 
 def update_example_hash(previous_hex: str, ids_B: UInt64[np.ndarray, " B"]) -> str:
