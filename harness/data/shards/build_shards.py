@@ -7,6 +7,7 @@ folder share the pieces.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,13 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harness.core.atomic_files import read_checksummed_json, write_json
+from harness.core.atomic_files import read_checksummed_json
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError
 from harness.core.file_locks import host_dir
@@ -32,13 +33,15 @@ from harness.core.progress.report import report
 from harness.core.progress.waiting import hold_lock
 from harness.data.shards.claims import WAY_OUT, Job, build_pieces, stream_end
 from harness.data.shards.content_hash import join_leaves
+from harness.data.shards.disk_room import as_full_disk, check_room, shard_bytes
 from harness.data.shards.encode_piece import Encoding
-from harness.data.shards.helper_process import ENVIRONMENT, ERROR, to_json
+from harness.data.shards.job_file import ERROR, write_job
 from harness.data.shards.manifest import (
     STARTS,
     Manifest,
     ManifestShard,
     file_state,
+    read_manifest,
     remove_manifest,
     shards_folder,
     write_manifest,
@@ -52,12 +55,14 @@ from harness.data.shards.shard_file import (
     tokens_path,
 )
 from harness.data.shards.tokens_key import remember_sizes, tokens_key
-from harness.data.text.source_hash import FORMAT, remember_file_hash
+from harness.data.text.source_hash import FORMAT, is_hashed, remember_file_hash
 from harness.data.text.sources import Source
 
 PROCESS_BYTES = 2**28
 """Memory that a helper process needs."""
 POLL_SECONDS = 0.25
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+"""One thread for each helper process: they share the cores by pieces."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,13 @@ class BuildProgress:
 
     def __str__(self) -> str:
         """Return the state in words."""
-        left = max(0, self.total_bytes - self.done_bytes) / max(1.0, self.bytes_per_second)
-        return (
-            f"tokenising {self.source}: {format_bytes(self.done_bytes)} of {format_bytes(self.total_bytes)}, "
-            f"{format_bytes(self.bytes_per_second)}/s, {format_clock(left)} left"
+        text = (
+            f"tokenising {self.source}: {format_bytes(self.done_bytes)} of {format_bytes(self.total_bytes)}"
         )
+        if not self.bytes_per_second:
+            return text
+        left = max(0, self.total_bytes - self.done_bytes) / self.bytes_per_second
+        return f"{text}, {format_bytes(self.bytes_per_second)}/s, {format_clock(left)} left"
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,9 @@ class BuildLimits:
     """Bytes of memory of all helper processes; None: half of what is free."""
     show: Callable[[BuildProgress], None] = lambda progress: report(str(progress))
     """Receiver of the progress, several times a second."""
+    joins: bool = False
+    """Build beside the other processes of this host that build, as tasks of an array do, instead of waiting
+    for the one that leads."""
 
     def count(self) -> int:
         """Return the number of helper processes."""
@@ -114,17 +124,34 @@ def draft_folder(source: Source, encoding: Encoding) -> Path:
 def build_shards(source: Source, encoding: Encoding, text_bytes: int, limits: BuildLimits) -> str:
     """Build the shards that are not there yet. Return the key of the tokens. `text_bytes`: those of the
     source, for the progress. Raises UserError for bad text, and for files that change meanwhile."""
-    draft = draft_folder(source, encoding)
+    draft, needed = draft_folder(source, encoding), shard_bytes(source, encoding, text_bytes)
     job = Job(source, encoding, draft, limits.count())
-    with hold_lock(host_dir() / f"{draft.stem}.lock", f"tokenises {source.name}", WAY_OUT):
-        draft.mkdir(exist_ok=True)
+    leads = hold_lock(host_dir() / f"{draft.stem}.lock", f"tokenises {source.name}", WAY_OUT)
+    with nullcontext() if limits.joins else leads, as_full_disk(source, draft, needed):
+        if (key := _begin(job)) is not None:
+            return key
+        check_room(source, draft, needed)
         meter = _Meter(source.name, text_bytes, limits.show)
-        if len(job.plan.pieces) <= 1 and not job.plan.streams:
+        if job.processes == 1 or len(job.plan.pieces) + 2 * len(job.plan.streams) <= 1:
             build_pieces(job, meter.add)
         else:
             _build_with_helpers(job, meter)
-        with hold_lock(draft.with_suffix(".lock"), f"finishes {source.name}", WAY_OUT):
+        with _draft_lock(job):
             return _finish(job)
+
+
+def _begin(job: Job) -> str | None:
+    """Make the folder of the shards. If another process has finished them meanwhile, return their key."""
+    with _draft_lock(job):
+        if is_hashed(job.source) and read_manifest(key := tokens_key(job.source, job.encoding)) is not None:
+            return key
+        job.folder.mkdir(exist_ok=True)
+    return None
+
+
+def _draft_lock(job: Job) -> AbstractContextManager[None]:
+    """Return the lock under which the folder of the shards appears, and becomes an entry."""
+    return hold_lock(job.folder.with_suffix(".lock"), f"finishes {job.source.name}", WAY_OUT)
 
 
 @dataclass
@@ -150,7 +177,7 @@ class _Meter:
 def _build_with_helpers(job: Job, meter: _Meter) -> None:
     meter.before = sum(r.train.bytes + r.heldout.bytes for r in _records(job).values())
     spec = job.folder / "job.json"
-    write_json(spec, to_json(job))
+    write_job(spec, job)
     with _helpers(spec, job.processes) as (processes, errors, counts):
         while any(process.poll() is None for process in processes) and not errors:
             counted, counts[:] = sum(counts), []
@@ -158,7 +185,9 @@ def _build_with_helpers(job: Job, meter: _Meter) -> None:
             time.sleep(POLL_SECONDS)
     if errors:
         raise UserError(errors[0])
-    if not job.is_complete(job.names()):
+    if any(process.returncode == errno.ENOSPC for process in processes):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if not job.is_finished():
         statuses = sorted({process.returncode for process in processes})
         raise UserError(
             f"{job.source.key}.path={job.source.path}: the processes that tokenise it ended with status "

@@ -53,21 +53,33 @@ class Job:
         return plan_pieces(self.source)
 
     def names(self) -> set[str]:
-        """Return the names of all files in the folder."""
-        return {entry.name for entry in os.scandir(self.folder)}
+        """Return the names of all files in the folder; none if it has become an entry of the cache."""
+        try:
+            return {entry.name for entry in os.scandir(self.folder)}
+        except FileNotFoundError:
+            return set()
 
     def is_complete(self, names: set[str]) -> bool:
         """Return whether every shard is there; `names`: those of the files in the folder."""
         ends = [*(f"{piece.name}.json" for piece in self.plan.pieces), *map(stream_end, self.plan.streams)]
         return names.issuperset(ends) and not any(_SEGMENT in name for name in names)
 
+    def is_finished(self) -> bool:
+        """Return whether every shard is there, perhaps already in an entry of the cache."""
+        return self.is_complete(self.names()) or not self.folder.exists()
+
 
 def build_pieces(job: Job, alive: Alive) -> None:
     """Build pieces until every shard is there, by whomever. Raises UserError for bad text."""
     while True:
-        names = job.names()
-        if not _build_any(job, names, alive):
-            if job.is_complete(job.names()):
+        try:
+            is_built = _build_any(job, job.names(), alive)
+        except FileNotFoundError:  # another process found all shards, and has made an entry of them
+            is_built = False
+            if job.folder.exists():
+                raise
+        if not is_built:
+            if job.is_finished():
                 return
             alive(0)
             time.sleep(POLL_SECONDS)

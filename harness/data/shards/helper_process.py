@@ -1,57 +1,36 @@
 """Process that builds shards beside others: `python -m harness.data.shards.helper_process JOB.json`.
 
-It prints a line for each portion of text (`+ CHARACTERS`) and one for an error (`! SENTENCE`). It ends with
-the process that has started it.
+It prints a line for each portion of text (`+ CHARACTERS`) and one for an error (`! SENTENCE`). Its exit
+status is the number of the system's error where the disk is full. It ends with the process that started it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import UserError
-from harness.data.shards.claims import Job, build_pieces
-from harness.data.shards.encode_piece import Encoding
-from harness.data.text.sources import Source
-from harness.data.text.split import Split
-from harness.data.text.tokenizers import load_tokenizer
-
-PORTION, ERROR = "+", "!"
-"""First characters of the lines that a helper prints."""
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
-"""One thread for each process: they share the cores by pieces."""
-
-
-def to_json(job: Job) -> dict[str, Any]:
-    """Return a job as plain data for `main`."""
-    source, encoding = job.source, job.encoding
-    return {
-        "name": source.name, "path": source.path, "column": source.column, "files": [*map(str, source.files)],
-        "root": str(source.folder), "tokenizer": encoding.tokenizer, "holdout": encoding.holdout,
-        "split": encoding.split.value, "folder": str(job.folder), "processes": job.processes,
-    }  # fmt: skip
-
-
-def from_json(content: dict[str, Any]) -> Job:
-    """Return the job of plain data. Raises UserError for a tokenizer that is gone."""
-    files, root = tuple(map(Path, content["files"])), Path(content["root"])
-    source = Source(content["name"], content["path"], content["column"], files, root)
-    codec = load_tokenizer(content["tokenizer"])
-    encoding = Encoding(content["tokenizer"], codec, content["holdout"], Split(content["split"]))
-    return Job(source, encoding, Path(content["folder"]), content["processes"])
+from harness.data.shards.claims import build_pieces
+from harness.data.shards.job_file import ERROR, PORTION, read_job
 
 
 def main(path: str) -> int:
     """Build pieces of the job until all are there. Return the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     try:
-        build_pieces(from_json(json.loads(Path(path).read_text())), _reporter(os.getppid()))
+        build_pieces(read_job(Path(path)), _reporter(os.getppid()))
     except UserError as error:
         print(ERROR, json.dumps(str(error)), flush=True)
         return 1
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        return errno.ENOSPC
     return 0
 
 
