@@ -131,7 +131,8 @@ def build_shards(source: Source, encoding: Encoding, text_bytes: int, limits: Bu
         if (key := _begin(job)) is not None:
             return key
         check_room(source, draft, needed)
-        meter = _Meter(source.name, text_bytes, limits.show)
+        before = sum(record.train.bytes + record.heldout.bytes for record in _records(job).values())
+        meter = _Meter(source.name, text_bytes, limits.show, before=before)
         if job.processes == 1 or len(job.plan.pieces) + 2 * len(job.plan.streams) <= 1:
             build_pieces(job, meter.add)
         else:
@@ -175,7 +176,6 @@ class _Meter:
 
 
 def _build_with_helpers(job: Job, meter: _Meter) -> None:
-    meter.before = sum(r.train.bytes + r.heldout.bytes for r in _records(job).values())
     spec = job.folder / "job.json"
     write_job(spec, job)
     with _helpers(spec, job.processes) as (processes, errors, counts):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.core.errors import UserError
 from harness.data.shards.claims import build_pieces
+from harness.data.shards.disk_room import FULL_DISK
 from harness.data.shards.job_file import ERROR, PORTION, read_job
 
 
