@@ -99,7 +99,7 @@ import sys
 from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import open_data, update_example_hash
 sources = {name: SourceConfig(path) for name, path in (pair.split("=") for pair in sys.argv[1:])}
-sampler = open_data(DataConfig("test", sources, "byte", 16, 0.2)).sampler(8, 3)
+sampler = open_data(DataConfig("test", sources, "byte", sequence_length=16, holdout=0.2)).sampler(8, 3)
 hash = ""
 for t in range(20):
     hash = update_example_hash(hash, sampler.batch(t).ids_B)
@@ -155,11 +155,11 @@ def test_a_held_out_document_is_never_trained_on(tmp_path):
         "one": SourceConfig(str(write(tmp_path / "one.txt", ours + theirs[:60]))),
         "two": SourceConfig(str(write(tmp_path / "two.txt", theirs))),
     }
-    corpus = text_corpus(DataConfig("test", sources, "byte", T, 0.2))
+    corpus = text_corpus(DataConfig("test", sources, "byte", sequence_length=T, holdout=0.2))
     train, held = set(), set()
     for domain in corpus.domains:
-        train |= marks(domain.train.tokens)
-        held |= marks(domain.heldout.tokens)
+        train |= marks(domain.train.tokens.read())
+        held |= marks(domain.heldout.tokens.read())
     assert train.isdisjoint(held)
     assert len(train | held) == 240
     assert 24 < len(held) < 72
