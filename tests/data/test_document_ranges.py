@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -132,3 +133,33 @@ def test_segments_of_a_text_hold_its_documents(tmp_path, content, size):
     assert all(len(segment) > size - 15 for segment in segments[:-1])
     for segment, documents in zip(segments, texts, strict=True):
         assert lines_of_a_text(segment) == documents
+
+
+class CountingStream(io.BytesIO):
+    num_read = 0
+
+    def read(self, size=-1, /):
+        block = super().read(size)
+        self.num_read += len(block)
+        return block
+
+
+def test_a_range_reads_itself_and_a_short_look_back(monkeypatch):
+    monkeypatch.setattr(split_text, "LEAF", 10_000)
+    content = b"some words\n<|endoftext|>\n" * 4000
+    stream = CountingStream(content)
+    assert len(list(split_text.split_text(stream, 50_000, 60_000))) == 400
+    assert stream.num_read < 10_100
+
+
+@pytest.mark.parametrize("block", [b"words and words\n", b"words and words "])
+def test_a_text_without_separators_takes_little_memory(monkeypatch, block):
+    monkeypatch.setattr(split_text, "LEAF", 2**20)
+    monkeypatch.setattr(split_text, "REACH", 2**10)
+    monkeypatch.setattr(split_text, "BLOCK", 2**16)
+    content = block * 2**20
+    tracemalloc.start()
+    sizes = [len(document) for document in split_text.split_text(io.BytesIO(content))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(sizes), max(sizes) < 2**21 + 2**11, peak < 2**23) == (16, True, True)

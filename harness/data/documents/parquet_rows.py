@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness.data.documents.text_column import TextColumn
 
 BATCH_BYTES = 2**23
 """Bytes of text, about, that are in memory at a time."""
+MAX_BATCH_BYTES = 2**26
 MAX_BATCH_ROWS = 2**16
 BUFFER_BYTES = 2**20
 
@@ -27,8 +29,8 @@ def row_group_sizes(file: Path, column: str = "") -> list[int]:
 
 
 def parquet_texts(column: TextColumn, groups: Sequence[int] | None = None) -> Iterator[str]:
-    """Yield the texts of the rows of some row groups; None: of all. Equal texts are expanded once: their
-    number has no limit in a file. Raises UserError, OSError or ArrowException."""
+    """Yield the texts of the rows of some row groups; None: of all. Raises UserError, OSError or
+    ArrowException."""
     size, num_characters = column.file.stat().st_size, 0
     limit = expansion_limit(size)
     metadata = pq.read_metadata(column.file)
@@ -48,23 +50,26 @@ def parquet_texts(column: TextColumn, groups: Sequence[int] | None = None) -> It
 def _values(
     column: TextColumn, names: Sequence[str], metadata: pq.FileMetaData, groups: Sequence[int]
 ) -> Iterator[Any]:
-    table = pq.ParquetFile(
-        column.file,
-        metadata=metadata,
-        read_dictionary=[column.name],
-        pre_buffer=False,
-        buffer_size=BUFFER_BYTES,
-    )
-    with table:
+    options = {"metadata": metadata, "pre_buffer": False, "buffer_size": BUFFER_BYTES}
+    with pq.ParquetFile(column.file, **options) as table:
         for group in groups:
-            rows = _batch_rows(metadata.row_group(group), column.name)
+            rows = _batch_rows(column, names, metadata, group)
             for batch in table.iter_batches(rows, row_groups=[group], columns=[column.name]):
-                yield from _plain_values(_field(batch, names))
+                yield from _field(batch, names).to_pylist()
 
 
-def _batch_rows(group: pq.RowGroupMetaData, column: str) -> int:
-    mean_bytes = _column_bytes(group, column) / max(1, group.num_rows)
-    return int(min(MAX_BATCH_ROWS, max(1, BATCH_BYTES // max(1, mean_bytes))))
+def _batch_rows(column: TextColumn, names: Sequence[str], metadata: pq.FileMetaData, group: int) -> int:
+    """Return the rows that are read at a time: few of long texts, also where a file holds one text once, and
+    a reference to it a million times."""
+    facts = metadata.row_group(group)
+    mean_bytes = _column_bytes(facts, column.name) / max(1, facts.num_rows)
+    with pq.ParquetFile(column.file, metadata=metadata, read_dictionary=[column.name]) as table:
+        batches = table.iter_batches(1, row_groups=[group], columns=[column.name])
+        arrays = [_field(batch, names) for batch in itertools.islice(batches, 1)]
+    dictionaries = [array.dictionary for array in arrays if isinstance(array, pa.DictionaryArray)]
+    longest = max((len(text or "") for texts in dictionaries for text in texts.to_pylist()), default=0)
+    rows = min(BATCH_BYTES / max(1.0, mean_bytes), MAX_BATCH_BYTES / max(1, longest))
+    return int(min(MAX_BATCH_ROWS, max(1.0, rows)))
 
 
 def _column_bytes(group: pq.RowGroupMetaData, column: str) -> int:
@@ -78,15 +83,6 @@ def _field(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
     for name in names[1:]:
         array = pc.call_function("struct_field", [array], pc.StructFieldOptions([name]))
     return array
-
-
-def _plain_values(array: pa.Array) -> Iterator[Any]:
-    """Yield the values of an array; equal ones of a dictionary share their memory."""
-    if not isinstance(array, pa.DictionaryArray):
-        yield from array.to_pylist()
-        return
-    texts = array.dictionary.to_pylist()
-    yield from (None if index is None else texts[index] for index in array.indices.to_pylist())
 
 
 def _field_path(schema: pa.Schema, column: TextColumn) -> list[str]:
