@@ -199,7 +199,8 @@ def _build_with_helpers(job: Job, meter: _Meter) -> None:
 @contextmanager
 def _helpers(spec: Path, count: int) -> Iterator[tuple[list[subprocess.Popen[str]], list[str], list[int]]]:
     """Start helper processes. Yield them, the errors that they print, and the characters that they encode."""
-    command = [sys.executable, "-P", "-m", "harness.data.shards.helper_process", str(spec)]
+    program = [sys.executable, "-P", "-m", "harness.data.shards.helper_process"]
+    command = [*program, str(spec), str(os.getpid())]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT)
         for _ in range(count)

@@ -1,4 +1,4 @@
-"""Process that builds shards beside others: `python -m harness.data.shards.helper_process JOB.json`.
+"""Process that builds shards beside others: `python -m harness.data.shards.helper_process JOB.json PARENT`.
 
 It prints a line for each portion of text (`+ CHARACTERS`) and one for an error (`! SENTENCE`). Its exit
 status is the number of the system's error where the disk is full. It ends with the process that started it.
@@ -20,11 +20,12 @@ from harness.data.shards.disk_room import FULL_DISK
 from harness.data.shards.job_file import ERROR, PORTION, read_job
 
 
-def main(path: str) -> int:
-    """Build pieces of the job until all are there. Return the exit status."""
+def main(path: str, parent: int) -> int:
+    """Build pieces of the job until all are there, or until the process `parent` has ended. Return the exit
+    status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
     try:
-        build_pieces(read_job(Path(path)), _reporter(os.getppid()))
+        build_pieces(read_job(Path(path)), _reporter(parent))
     except UserError as error:
         print(ERROR, json.dumps(str(error)), flush=True)
         return 1
@@ -48,4 +49,4 @@ def _reporter(parent: int) -> Callable[[int], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

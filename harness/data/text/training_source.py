@@ -93,17 +93,17 @@ class TextSource(TrainingSource):
 
     def content(self) -> str:
         """Implement TrainingSource."""
-        contents = [content_hash(part) if is_hashed(part) else state_hash(part) for part in self._parts]
+        contents = [content_hash(part) if is_hashed(part) else state_hash(part) for part in self.parts]
         return contents[0] if len(contents) == 1 else hash_json(contents)
 
     def needs_build(self) -> bool:
         """Implement TrainingSource."""
-        return any(_is_large(part) and not is_tokenised(part, self.encoding) for part in self._parts)
+        return any(_is_large(part) and not is_tokenised(part, self.encoding) for part in self.parts)
 
     def open(self, trained: bool, limits: BuildLimits | None = None) -> Tokens:
         """Implement TrainingSource."""
         if self.validation is not None:
-            train, heldout = (open_tokens(part, self.encoding, limits) for part in self._parts)
+            train, heldout = (open_tokens(part, self.encoding, limits) for part in self.parts)
             return Tokens(hash_json([train.key, heldout.key]), train.train, heldout.train, train.starts_D)
         if not is_hashed(self.source):  # whether a split leaves a side empty is known only now
             open_tokens(self.source, self.encoding, limits)
@@ -115,7 +115,8 @@ class TextSource(TrainingSource):
         return file_digests(self.source) if is_hashed(self.source) else {}
 
     @property
-    def _parts(self) -> list[Source]:
+    def parts(self) -> list[Source]:
+        """Texts that are tokenised, each by itself."""
         return [self.source, *([self.validation] if self.validation else [])]
 
 
