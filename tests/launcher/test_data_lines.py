@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from harness.config.schema.run import Order, Packing
 from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.stages.data_lines import data_lines
 from harness.records.run.provenance import SourceFacts
 from tests.launcher.support import configs, facts
 
 SOURCE = SourceFacts("c", 2, 1200, 51_200, True, 0.05, "documents", [], {})
+
+
+WAYS = [
+    (Packing.concatenate, Order.random),
+    (Packing.best_fit, Order.blocks),
+    (Packing.best_fit, Order.length),
+]
 
 
 def lines(tmp_path: Path, draws: tuple[int, ...] = (200,), **fields) -> list[str]:
@@ -31,6 +39,12 @@ CASES = {
     "held out: the last 5 % of the document": {"split": "tails", "documents": 1},
     "held out: the last 5 % of each document": {"split": "tails", "documents": 2},
     "held out: 50 %, since documents stay whole (data.holdout=0.05)": {"heldout_share": 0.5},
+    "2 files, about 1.2k documents, about 51.2k training tokens (from a sample: not tokenised yet), read 0.5 "
+    "times; held out: about 5 %": {"is_sampled": True},
+    "2 files, about 51.2k training tokens": {"split": "files", "documents": 2},
+    "held out: 5 %, in whole files, since nothing tells where documents begin": {"split": "files"},
+    "held out: its validation files, 50 % of all": {"split": "validation", "heldout_share": 0.5},
+    "read less than 0.001 times": {"train_tokens": 10**9},
     "; not read: 2 hidden (.git, ...), 1 linked again (a\\x1b)": {
         "skipped": ["2 hidden (.git, ...)", "1 linked again (a\x1b)"]
     },
@@ -65,6 +79,19 @@ def test_a_text_that_is_read_too_often_has_a_sentence_with_both_amounts(tmp_path
         "  own is read 50 times: it has 512 training tokens, and scale.tokens=12800. "
         "After 4 passes tokens teach less each time: add text, or lower scale.tokens."
     )
+
+
+def test_forty_two_passes_are_said(tmp_path):
+    _, said = lines(tmp_path, draws=(168,), train_tokens=512, is_sampled=True)
+    assert said.startswith("  own is read 42 times: it has about 512 training tokens, and scale.tokens=")
+
+
+def test_packing_and_order_are_said_once_where_they_are_not_the_defaults(tmp_path):
+    made = [dataclasses.replace(c, data=dataclasses.replace(c.data, packing=packing, order=order)) for c in
+            configs(tmp_path) for packing, order in WAYS]  # fmt: skip
+    said = data_lines([Run(c, facts(c), run_dir(sweep_dir(made), c)) for c in made])
+    assert [line.split(":")[0] for line in said] == ["  packing", "  order", "  order"]
+    assert "blocks of 1,024 neighbouring examples" in said[1]
 
 
 def test_four_passes_are_not_too_many(tmp_path):

@@ -1,28 +1,32 @@
-"""Lines that name the data of a sweep: files, documents, tokens and passes of each source, and the rows of a
-vocabulary that is padded."""
+"""Lines that name the data of a sweep: files, documents, tokens and passes of each source, packing and order,
+and the rows of a vocabulary that is padded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from harness.config.schema.run import DataConfig, Order, Packing
 from harness.core.errors import printable
 from harness.core.number_format import format_count
 from harness.launcher.runs import Run
 from harness.records.run.provenance import SetFacts, SourceFacts
 
+FEW_PASSES = 1e-3
+"""Passes below which a share of a source is too small to be worth its digits."""
 WORTHWHILE_PASSES = 4
 """Passes over a text up to which its tokens teach about as much as new ones (arXiv:2305.16264)."""
 
 
 def data_lines(runs: Sequence[Run]) -> list[str]:
     """Return a line for each source, and one for each that is read very often. Runs that read a source in
-    different ways are given as a range. A last line tells how far a vocabulary is padded."""
+    different ways are given as a range. Further lines tell packing and order that are not the defaults, and
+    how far a vocabulary is padded."""
     readers: dict[str, list[Run]] = {}
     for run in runs:
         for name in run.facts.sources:
             readers.setdefault(name, []).append(run)
     lines = [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
-    return [*lines, *_sets(runs), *_many_passes(readers), *_padded_vocabularies(runs)]
+    return [*lines, *_sets(runs), *_many_passes(readers), *_row_lines(runs), *_padded_vocabularies(runs)]
 
 
 def _sets(runs: Sequence[Run]) -> list[str]:
@@ -47,13 +51,37 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
     """Yield a sentence for each text that a run reads more often than pays."""
     for name, runs in readers.items():
         run = max(runs, key=lambda run: _passes(run, name))
-        passes, available = _passes(run, name), run.facts.sources[name].train_tokens
+        passes, source = _passes(run, name), run.facts.sources[name]
         if passes > WORTHWHILE_PASSES and not run.facts.has_images:
+            available = f"{'about ' if source.is_sampled else ''}{format_count(source.train_tokens)}"
             yield (
-                f"  {printable(name)} is read {passes:.2g} times: it has {format_count(available)} training "
+                f"  {printable(name)} is read {passes:.2g} times: it has {available} training "
                 f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes "
                 "tokens teach less each time: add text, or lower scale.tokens."
             )
+
+
+def _row_lines(runs: Sequence[Run]) -> list[str]:
+    """Return a line for each way of packing and of ordering examples that is not the default."""
+    lines = dict[str, None]()
+    for run in runs:
+        lines |= dict.fromkeys([*_packing_text(run.config.data), *_order_text(run.config.data)])
+    return [*lines]
+
+
+def _packing_text(data: DataConfig) -> Iterator[str]:
+    if data.packing is Packing.best_fit:
+        yield (
+            f"  packing: documents stay whole up to data.sequence_length={data.sequence_length}; "
+            "empty places are no target, and count as tokens read"
+        )
+
+
+def _order_text(data: DataConfig) -> Iterator[str]:
+    if data.order is Order.blocks:
+        yield f"  order: blocks of {data.order_block:,} neighbouring examples, shuffled and mixed"
+    elif data.order is Order.length:
+        yield f"  order: short documents first, of what data.horizon={data.horizon} tokens read"
 
 
 def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
@@ -70,17 +98,25 @@ def _padded_vocabularies(runs: Sequence[Run]) -> list[str]:
 
 
 def _describe(name: str, runs: Sequence[Run]) -> str:
-    source = runs[0].facts.sources[name]
-    is_text = not runs[0].facts.has_images
+    sources = [run.facts.sources[name] for run in runs]
+    source, is_text = sources[0], not runs[0].facts.has_images
     texts = [
         with_plural(source.files, "file"),
-        with_plural(source.documents, "document" if is_text else "image"),
-        _tokens_text([run.facts.sources[name] for run in runs], "tokens" if is_text else "patches"),
+        *_documents_text(source, "document" if is_text else "image"),
+        _tokens_text(sources, "tokens" if is_text else "patches"),
         _passes_text([_passes(run, name) for run in runs]),
     ]
     held_out = _heldout_text(source, runs[0].config.data.holdout, "documents" if is_text else "images")
     skipped = f"; not read: {printable(', '.join(source.skipped))}" if source.skipped else ""
     return f"{', '.join(texts)}; held out: {held_out}{skipped}"
+
+
+def _documents_text(source: SourceFacts, word: str) -> Iterator[str]:
+    """Yield the number of documents, unless nothing tells where they begin."""
+    if source.is_sampled and source.documents > 1:
+        yield f"about {format_count(source.documents)} {word}s"
+    elif source.split != "files":
+        yield with_plural(source.documents, word)
 
 
 def with_plural(count: int, word: str) -> str:
@@ -89,7 +125,11 @@ def with_plural(count: int, word: str) -> str:
 
 
 def _heldout_text(source: SourceFacts, asked_share: float, examples: str) -> str:
-    share = f"{100 * source.heldout_share:.2g} %"
+    share = f"{'about ' if source.is_sampled else ''}{100 * source.heldout_share:.2g} %"
+    if source.split == "validation":
+        return f"its validation files, {share} of all"
+    if source.split == "files":
+        return f"{share}, in whole files, since nothing tells where documents begin"
     if source.split == "tails":
         return f"the last {share} of {'the document' if source.documents == 1 else 'each document'}"
     if asked_share / 2 <= source.heldout_share <= 2 * asked_share:
@@ -99,8 +139,10 @@ def _heldout_text(source: SourceFacts, asked_share: float, examples: str) -> str
 
 def _tokens_text(sources: Sequence[SourceFacts], unit: str) -> str:
     counts = [source.train_tokens for source in sources]
-    about = "about " if any(source.is_estimate for source in sources) else ""
-    return f"{about}{_range_text(format_count(min(counts)), format_count(max(counts)))} training {unit}"
+    is_sampled = any(source.is_sampled for source in sources)
+    about = "about " if is_sampled or any(source.is_estimate for source in sources) else ""
+    amount = f"{about}{_range_text(format_count(min(counts)), format_count(max(counts)))} training {unit}"
+    return f"{amount} (from a sample: not tokenised yet)" if is_sampled else amount
 
 
 def _passes(run: Run, name: str) -> float:
@@ -112,6 +154,8 @@ def _passes(run: Run, name: str) -> float:
 def _passes_text(passes: Sequence[float]) -> str:
     if not max(passes):
         return "only evaluated"
+    if max(passes) < FEW_PASSES:
+        return f"read less than {FEW_PASSES:g} times"
     return f"read {_range_text(f'{min(passes):.2g}', f'{max(passes):.2g}')} times"
 
 
