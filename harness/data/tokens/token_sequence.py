@@ -59,11 +59,11 @@ class TokenFile:
 
     def read(self, start: int, count: int) -> Int[np.ndarray, " count"]:
         """Return `count` tokens from `start` on. Raises OSError for a file that has become shorter."""
-        size = self.dtype.itemsize
-        content = os.pread(self._file.descriptor, count * size, self.offset + start * size)
+        size, file = self.dtype.itemsize, self._file  # held: another thread may drop it from the open ones
+        content = os.pread(file.descriptor, count * size, self.offset + start * size)
         while len(content) < count * size:  # the kernel gives at most 2 GiB at once
             rest = count * size - len(content)
-            more = os.pread(self._file.descriptor, rest, self.offset + start * size + len(content))
+            more = os.pread(file.descriptor, rest, self.offset + start * size + len(content))
             if not more:
                 raise OSError(f"{self.path} ends before token {start + count}: it has become shorter")
             content += more
@@ -71,10 +71,10 @@ class TokenFile:
 
     def advise(self, start: int, count: int) -> None:
         """Tell the kernel that these tokens will be read soon."""
-        size = self.dtype.itemsize
+        size, file = self.dtype.itemsize, self._file
         if self.count * size >= ADVISED_BYTES:
             place = self.offset + start * size
-            os.posix_fadvise(self._file.descriptor, place, count * size, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(file.descriptor, place, count * size, os.POSIX_FADV_WILLNEED)
 
     @property
     def _file(self) -> _OpenFile:
