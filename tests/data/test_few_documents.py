@@ -26,7 +26,7 @@ def book(path: Path, **fields) -> DataConfig:
 def sides(config: DataConfig, name: str = "own") -> tuple[str, str]:
     """The training and the held-out text, documents separated by |."""
     (domain,) = (domain for domain in text_corpus(config).domains if domain.name == name)
-    arrays = (domain.train.tokens, domain.heldout.tokens)
+    arrays = (domain.train.tokens.read(), domain.heldout.tokens.read())
     train, held = (bytes(np.where(array == 256, ord("|"), array).astype(np.uint8)) for array in arrays)
     return train.decode(), held.decode()
 

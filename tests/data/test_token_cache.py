@@ -10,13 +10,17 @@ import pytest
 
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
-from harness.data.text import source_sizes as content
-from harness.data.text import token_cache as cache
+from harness.data.shards import build_shards as build
+from harness.data.shards import encode_piece
+from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.manifest import _entry as manifest_entry
+from harness.data.text import source_hash
 from harness.data.text.codec import ByteCodec
 from harness.data.text.sources import find_source
 from harness.data.text.split import is_heldout
-from harness.data.text.token_cache import Tokens, open_tokens
+from harness.data.text.token_cache import open_tokens
 from harness.data.text.tokenizers import load_tokenizer
+from harness.data.tokens.tokens import Tokens
 
 from .conftest import documents, write
 
@@ -27,7 +31,8 @@ def text(tmp_path: Path) -> Path:
 
 
 def tokens_of(path: Path, tokenizer: str = "byte", holdout: float = 0.2) -> Tokens:
-    return open_tokens(find_source("s", SourceConfig(str(path))), load_tokenizer(tokenizer), holdout)
+    encoding = Encoding(tokenizer, load_tokenizer(tokenizer), holdout)
+    return open_tokens(find_source("s", SourceConfig(str(path))), encoding)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -37,8 +42,8 @@ def entries(folder: Path) -> list[Path]:
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The entries built so far in this process."""
-    built, real = [], cache._build
-    monkeypatch.setattr(cache, "_build", lambda folder, *rest: (built.append(folder), real(folder, *rest)))
+    built, real = [], build._finish
+    monkeypatch.setattr(build, "_finish", lambda job: (built.append(job.folder), real(job))[1])
     return built
 
 
@@ -49,26 +54,28 @@ def test_tokens_are_the_documents_each_ended(text, tokenizer):
     for document in documents("text"):
         streams[is_heldout(document, 0.2)] += [*codec.encode([document])[0].tolist(), codec.end_token]
     tokens = tokens_of(text, tokenizer)
-    assert tokens.train.tolist() == streams[False]
-    assert tokens.heldout.tolist() == streams[True]
-    assert tokens.train.dtype == np.uint16
+    assert tokens.train.read().tolist() == streams[False]
+    assert tokens.heldout.read().tolist() == streams[True]
+    assert next(tokens.train.runs()).dtype == np.uint16
     assert len(streams[True]) > 0
 
 
 def test_the_size_of_portions_does_not_matter(text, tmp_path, monkeypatch):
     whole = tokens_of(text)
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(cache, "ENCODE_CHARACTERS", 1)
-    assert np.array_equal(whole.train, tokens_of(text).train)
-    assert np.array_equal(whole.heldout, tokens_of(text).heldout)
+    monkeypatch.setattr(encode_piece, "ENCODE_CHARACTERS", 1)
+    assert np.array_equal(whole.train.read(), tokens_of(text).train.read())
+    assert np.array_equal(whole.heldout.read(), tokens_of(text).heldout.read())
 
 
-def test_tokens_are_built_once_and_cannot_be_written(text, builds):
-    first, second = tokens_of(text), tokens_of(text)
+def test_tokens_are_built_once_and_opened_without_a_lock(text, builds, monkeypatch):
+    first = tokens_of(text)
+    monkeypatch.setattr(build, "hold_lock", None)
+    second = tokens_of(text)
     assert len(builds) == 1
-    assert np.array_equal(first.train, second.train)
-    with pytest.raises(ValueError, match="read-only"):
-        first.train[0] = 1
+    assert np.array_equal(first.train.read(), second.train.read())
+    ends = np.flatnonzero(first.train.read() == ByteCodec.end_token)
+    assert first.starts_D.tolist() == [0, *(ends[:-1] + 1)]
 
 
 def test_whatever_changes_the_tokens_changes_the_entry(text, builds):
@@ -90,39 +97,47 @@ def test_the_same_bytes_read_another_way_are_another_content(tmp_path):
     hashes = set()
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_text('{"text": "one"}\n')
-        hashes.add(content.content_hash(find_source("s", SourceConfig(str(tmp_path / name)))))
+        hashes.add(source_hash.content_hash(find_source("s", SourceConfig(str(tmp_path / name)))))
     assert len(hashes) == 2
 
 
 def test_a_file_is_hashed_once_a_version(text, monkeypatch):
-    hashed, real = [], content.file_sha256
-    monkeypatch.setattr(content, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
-    first = content.content_hash(find_source("s", SourceConfig(str(text))))
-    assert content.content_hash(find_source("s", SourceConfig(str(text)))) == first
+    hashed, real = [], source_hash.file_tree_hash
+    monkeypatch.setattr(source_hash, "file_tree_hash", lambda path: (hashed.append(path), real(path))[1])
+    first = source_hash.content_hash(find_source("s", SourceConfig(str(text))))
+    assert source_hash.content_hash(find_source("s", SourceConfig(str(text)))) == first
     assert len(hashed) == 1
     state = text.stat()
     text.write_bytes(text.read_bytes().replace(b"attention", b"attentive", 1))  # of the same size
     os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert content.content_hash(find_source("s", SourceConfig(str(text)))) != first
+    assert source_hash.content_hash(find_source("s", SourceConfig(str(text)))) != first
     assert len(hashed) == 2
-    monkeypatch.setattr(content, "FORMAT", content.FORMAT + 1)
-    content.content_hash(find_source("s", SourceConfig(str(text))))
+    monkeypatch.setattr(source_hash, "FORMAT", source_hash.FORMAT + 1)
+    source_hash.content_hash(find_source("s", SourceConfig(str(text))))
     assert len(hashed) == 3, "what an earlier version of the code remembered may mean something else"
 
 
+def shard(entry: Path, end: str) -> Path:
+    (file,) = entry.glob(f"*.{end}")
+    return file
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
-    "a truncated split": lambda entry: os.truncate(entry / "train.bin", 100),
-    "a lost split": lambda entry: (entry / "heldout.bin").unlink(),
-    "a flipped bit": lambda entry: flip(entry / "train.bin", 501),
-    "cut checksums": lambda entry: os.truncate(checksums(entry), 40),
-    "edited checksums": lambda entry: edit(checksums(entry), '"crc32": ', '"crc32": 1'),
-    "checksums of another shape": lambda entry: checksums(entry).write_text("[]"),
-    "lost checksums": lambda entry: checksums(entry).unlink(),
+    "a truncated split": lambda entry: os.truncate(shard(entry, "train.bin"), 100),
+    "a lost split": lambda entry: shard(entry, "heldout.bin").unlink(),
+    "a flipped bit": lambda entry: flip(shard(entry, "train.bin"), 1501),
+    "a flipped bit of the header": lambda entry: flip(shard(entry, "train.bin"), 9),
+    "a lost record": lambda entry: (shard(entry, "train.bin").unlink(), shard(entry, "json").unlink()),
+    "a cut manifest": lambda entry: os.truncate(manifest(entry), 40),
+    "an edited manifest": lambda entry: edit(manifest(entry), '"crc32": ', '"crc32": 1'),
+    "a manifest of another shape": lambda entry: manifest(entry).write_text("[]"),
+    "a lost manifest": lambda entry: manifest(entry).unlink(),
+    "a lost folder": lambda entry: entry.rename(entry.with_name("elsewhere")),
 }
 
 
-def checksums(entry: Path) -> Path:
-    return cache._checksum_entry(entry).path
+def manifest(entry: Path) -> Path:
+    return manifest_entry(entry.name).path
 
 
 def flip(file: Path, position: int) -> None:
@@ -137,13 +152,26 @@ def edit(file: Path, old: str, new: str) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_entry_is_built_again(text, cache, builds, damage):
-    before = np.array(tokens_of(text).train)
+    before = tokens_of(text).train.read()
     (entry,) = entries(cache)
     damage(entry)
-    assert np.array_equal(tokens_of(text).train, before)
+    assert np.array_equal(tokens_of(text).train.read(), before)
     assert len(builds) == 2
     tokens_of(text)
     assert len(builds) == 2
+
+
+def test_a_copied_cache_is_compared_byte_by_byte_once(text, cache, builds, monkeypatch):
+    before = tokens_of(text).train.read()
+    (entry,) = entries(cache)
+    for file in entry.iterdir():
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content)
+    assert np.array_equal(tokens_of(text).train.read(), before)
+    assert len(builds) == 1
+    monkeypatch.setattr("harness.data.shards.manifest.is_intact", None)
+    tokens_of(text)
 
 
 OPEN = """
@@ -151,37 +179,38 @@ import os, signal, sys, time
 from pathlib import Path
 from harness.core.errors import UserError
 from harness.config.schema.run import SourceConfig
+from harness.data.shards import build_shards, encode_piece
+from harness.data.shards.encode_piece import Encoding
 from harness.data.text import token_cache as cache
 from harness.data.text.sources import find_source
 from harness.data.text.codec import ByteCodec
 path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 {patch}
 Path(log).write_text("open")
-tokens = cache.open_tokens(find_source("s", SourceConfig(str(path))), ByteCodec(), 0.2)
-print(len(tokens.train), int(tokens.train.sum()))
+tokens = cache.open_tokens(find_source("s", SourceConfig(str(path))), Encoding("byte", ByteCodec(), 0.2))
+print(len(tokens.train), int(tokens.train.read().sum()))
 """
 
 SLOW_BUILD = """
-build = cache._build
+build = build_shards.build_pieces
 def slow(*args):
     print("built", end=" ")
     while not rival.exists():
         time.sleep(0.01)
     time.sleep(0.2)
     build(*args)
-cache._build = slow
+build_shards.build_pieces = slow
 """
 
 KILLED_BUILD = """
-cache.ENCODE_CHARACTERS = 1000
-class Killed(ByteCodec):
-    portions = 0
-    def encode(self, documents):
-        self.portions += 1
-        if self.portions == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(documents)
-ByteCodec = Killed
+from harness.data.shards.shard_file import ShardWriter
+add, texts = ShardWriter.add, []
+def killed(writer, *args):
+    texts.append(args)
+    if len(texts) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(writer, *args)
+ShardWriter.add = killed
 """
 
 
@@ -206,7 +235,7 @@ def test_two_processes_that_open_at_once_build_once(text, tmp_path, cache):
     said = [process.communicate(timeout=60)[0].split() for process in processes]
     assert sum(words[0] == "built" for words in said) == 1
     tokens = tokens_of(text)
-    assert [words[-2:] for words in said] == [[str(len(tokens.train)), str(tokens.train.sum())]] * 2
+    assert [words[-2:] for words in said] == [[str(len(tokens.train)), str(tokens.train.read().sum())]] * 2
     assert len(entries(cache)) == 1
 
 

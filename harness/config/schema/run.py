@@ -257,10 +257,6 @@ class DataConfig:
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file; `none` for files of tokens whose tokenizer
     is not here, with `vocabulary` and `end_token`."""
-    vocabulary: int | None = None
-    """Number of tokens, with tokenizer=none."""
-    end_token: int | None = None
-    """Token that ends a document, with tokenizer=none; null: there is none."""
     sequence_length: int = 128
     """Number of tokens per sequence; for images, patches per image."""
     holdout: float = 0.05
@@ -280,6 +276,10 @@ class DataConfig:
     """Order of the examples of each source, another one for each data seed."""
     order_block: int = 1024
     """Number of examples of a block, with order=blocks."""
+    vocabulary: int | None = None
+    """Number of tokens, with tokenizer=none."""
+    end_token: int | None = None
+    """Token that ends a document, with tokenizer=none; null: there is none."""
     kind: str = "text"
     """Registered kind of data: text, images, or one of your own."""
     options: dict[str, Any] = field(default_factory=dict)
