@@ -56,19 +56,19 @@ class _Rows:
 
     def place(self, length: int, count: int) -> Int[np.ndarray, " P"]:
         """Return the rows that `count` pieces of a length go into, one after another."""
-        placed: list[np.ndarray] = []
+        rows_by_turn: list[np.ndarray] = []
         while count:
             index = bisect_left(self._rooms, length)
             if index < len(self._rooms):
                 room = self._rooms[index]
                 rows = self._take(index, -(-count // (room // length)))
             else:
-                room, needed = self.row_length, -(-count // (self.row_length // length))
-                rows = np.arange(self.count, self.count + needed)
-                self.count += needed
-            placed.append(self._fill(rows, room, length, count))
-            count -= len(placed[-1])
-        return np.concatenate(placed)
+                room, num_rows = self.row_length, -(-count // (self.row_length // length))
+                rows = np.arange(self.count, self.count + num_rows)
+                self.count += num_rows
+            rows_by_turn.append(self._fill(rows, room, length, count))
+            count -= len(rows_by_turn[-1])
+        return np.concatenate(rows_by_turn)
 
     def _fill(self, rows: np.ndarray, room: int, length: int, count: int) -> np.ndarray:
         """Put pieces into rows of a room, as many as each holds, and return the row of each piece."""

@@ -35,8 +35,8 @@ class LossTerms:
     vocabulary: int | None = None
     """Number of rows of the table that are tokens; the later ones have no probability and no gradient. None:
     all are."""
-    padded: bool = False
-    """Whether rows have empty places: targets below 0, which have no loss and no gradient."""
+    has_empty_places: bool = False
+    """True if targets below 0 are none: they have no loss and no gradient."""
 
 
 class MeanLoss(NamedTuple):
@@ -59,20 +59,20 @@ def needs_pieces(tokens: int, vocabulary: int) -> bool:
 
 
 def loss_of_logits(
-    logits_BTV: Array, target_BT: Array, z_loss: float | Array, padded: bool = False
+    logits_BTV: Array, target_BT: Array, z_loss: float | Array, has_empty_places: bool = False
 ) -> MeanLoss:
     """Return the loss of whole logits. Here each token's loss has a gradient too."""
     # Selected by comparison: an index would gather over a vocabulary that is sharded.
     is_target_BTV = target_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
     target_logit_BT = jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
     partition_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    loss_BT, terms = partition_BT - target_logit_BT, LossTerms(z_loss, padded=padded)
+    loss_BT, terms = partition_BT - target_logit_BT, LossTerms(z_loss, has_empty_places=has_empty_places)
     return _mean_loss(loss_BT, partition_BT, target_BT, terms)
 
 
-def mean_over_targets(values_BT: Array, target_BT: Array, padded: bool) -> Array:
+def mean_over_targets(values_BT: Array, target_BT: Array, has_empty_places: bool) -> Array:
     """Return the mean over all places, or, of values that are 0 at the empty ones, over the others."""
-    return jnp.sum(values_BT) / _num_targets(target_BT) if padded else jnp.mean(values_BT)
+    return jnp.sum(values_BT) / _num_targets(target_BT) if has_empty_places else jnp.mean(values_BT)
 
 
 def _num_targets(target_BT: Array) -> Array:
@@ -107,20 +107,21 @@ def _loss_in_pieces(x_BTD: Array, table_VD: Array, target_BT: Array, terms: Loss
 
 
 def _mean_loss(loss_BT: Array, partition_BT: Array, target_BT: Array, terms: LossTerms) -> MeanLoss:
-    if terms.padded:
+    if terms.has_empty_places:
         loss_BT, partition_BT = (jnp.where(target_BT >= 0, x, 0.0) for x in (loss_BT, partition_BT))
-    mean = mean_over_targets(loss_BT, target_BT, terms.padded)
-    mean += terms.z_loss * mean_over_targets(jnp.square(partition_BT), target_BT, terms.padded)
+    mean = mean_over_targets(loss_BT, target_BT, terms.has_empty_places)
+    mean += terms.z_loss * mean_over_targets(jnp.square(partition_BT), target_BT, terms.has_empty_places)
     return MeanLoss(mean, loss_BT, partition_BT)
 
 
 def _forward(
     x_BTD: Array, table_VD: Array, target_BT: Array, terms: LossTerms
 ) -> tuple[MeanLoss, tuple[Array, Array]]:
-    device_loss = partial(_device_gradients, terms=terms, num_tokens=1 if terms.padded else target_BT.size)
+    divisor = 1 if terms.has_empty_places else target_BT.size
+    device_loss = partial(_device_gradients, terms=terms, num_tokens=divisor)
     loss_and_gradients = _on_mesh(device_loss, ("losses", "losses", "x", "table"))
     loss_BT, partition_BT, dx_BTD, dtable_VD = loss_and_gradients(x_BTD, table_VD, target_BT)
-    if terms.padded:
+    if terms.has_empty_places:
         count = _num_targets(target_BT)
         dx_BTD, dtable_VD = (dx_BTD / count).astype(dx_BTD.dtype), dtable_VD / count
     return _mean_loss(loss_BT, partition_BT, target_BT, terms), (dx_BTD, dtable_VD)
@@ -275,7 +276,7 @@ def _device_gradients(
         logits_NV = head.logits(x_ND)
         loss_N, partition_N = head.losses(logits_NV, target_N)
         slope_NV = head.slopes(logits_NV, target_N, partition_N, terms.z_loss) / num_tokens
-        if terms.padded:
+        if terms.has_empty_places:
             slope_NV = jnp.where(target_N[:, None] >= 0, slope_NV, 0.0)
         dx_ND, dpiece_DV = head.products(x_ND, slope_NV)
         return dtable_DV + dpiece_DV, (loss_N, partition_N, dx_ND)
