@@ -9,30 +9,18 @@ from harness.data.tokens import token_sequence
 from harness.data.tokens.token_sequence import TokenFile, TokenSequence
 
 
-def test_a_file_stays_open_while_a_thread_reads_it(tmp_path):
-    """Other threads open the same files at once, and drop them from the open ones."""
-    parts = []
-    for number in range(4):
-        tokens = np.full(1000, number, np.uint16)
-        tokens.tofile(tmp_path / f"{number}.bin")
-        parts.append(TokenFile(tmp_path / f"{number}.bin", 0, tokens.dtype, len(tokens)))
-    sequence, ended = TokenSequence.of_parts(parts), threading.Event()
+def test_two_threads_that_open_a_file_at_once_both_read_it(tmp_path, monkeypatch):
+    """Of two that open it, one stays among the open ones; the other lasts as long as it is read."""
+    both, open_file = threading.Barrier(2), token_sequence._OpenFile
 
-    def forget():
-        while not ended.is_set():
-            token_sequence._open.cache_clear()
+    def open_together(path):
+        both.wait(timeout=10)
+        return open_file(path)
 
-    def read(seed):
-        draw = np.random.default_rng(seed)
-        for _ in range(300):
-            starts = draw.integers(0, 3990, 16)
-            assert (sequence.windows(starts, 10)[:, 0] == starts // 1000).all()
-
-    dropper = threading.Thread(target=forget)
-    dropper.start()
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            assert [*pool.map(read, range(8))] == [None] * 8
-    finally:
-        ended.set()
-        dropper.join()
+    monkeypatch.setattr(token_sequence, "_OpenFile", open_together)
+    tokens = np.arange(1000, dtype=np.uint16)
+    tokens.tofile(tmp_path / "tokens.bin")
+    sequence = TokenSequence.of_parts([TokenFile(tmp_path / "tokens.bin", 0, tokens.dtype, 1000)])
+    with ThreadPoolExecutor(2) as pool:
+        rows = [*pool.map(lambda start: sequence.windows(np.array([start]), 5)[0].tolist(), (10, 500))]
+    assert rows == [[*range(10, 15)], [*range(500, 505)]]
