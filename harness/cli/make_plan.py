@@ -20,6 +20,7 @@ from harness.core.interval import Interval
 from harness.launcher.launch_plan import SweepRuns, forecast_runs
 from harness.launcher.placement.search import SweepSchedule
 from harness.launcher.runs import Block
+from harness.launcher.stages.data_lines import data_lines
 from harness.launcher.stages.summary import design_power
 from harness.launcher.sweep import LaunchHooks, prepare_runs
 from harness.plan.compilers.queries import ask_compilers, parse_targets
@@ -28,6 +29,7 @@ from harness.plan.extrapolation.extrapolate import extrapolate
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.plan.plan_types import SweepPlan
+from harness.report.frames.saved_plan import PlanSection
 
 EVIDENCE = "evidence="
 
@@ -45,6 +47,7 @@ def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     content = to_json(plan) | {"power": to_json(power), "bets": to_json(extrapolations)}
     content |= {"layers": to_json(answers)} if targets else {}
     sections = [*plan_sections(plan, [*power.lines, *power.advice])]
+    sections.insert(1, PlanSection("Data", lines=tuple(line.strip() for line in data_lines(runs))))
     sections += [extrapolation_section(extrapolations)] if extrapolations else []
     sections += [compiler_section(answers)] if answers else []
     if runs[0].config.cluster.kinds and not any(run.config.roster.planned for run in runs):

@@ -30,7 +30,7 @@ from harness.plan.allocation.reliability import RecoveryOption, daly_interval
 from harness.plan.allocation.share_chips import _assign_largest_first
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
-from harness.records.run.provenance import Facts
+from harness.records.run.provenance import Facts, SourceFacts
 from tests.launcher import support
 from tests.plan.requested import RequestedRun
 
@@ -241,6 +241,22 @@ def test_the_verb_plans_this_machine_where_none_is_named(made_up, capsys, monkey
     assert said["power"]["design"]["rungs"][0]["detectable"] > 0
     assert said["cluster"]["name"] == "local"
     assert not (made_up / "runs").exists()
+
+
+def test_the_data_are_said_and_forty_two_passes_over_them(made_up, capsys, monkeypatch):
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(made_up / "cache"))
+    source = SourceFacts("", 2, 90, 1000, False, 0.05, "documents", [], {})
+
+    def describe(configs):
+        draws = {"own": 42_000 // configs[0].data.sequence_length}
+        return [dataclasses.replace(facts_of(c), draws=draws, sources={"own": source}) for c in configs]
+
+    tools = sweep.LaunchHooks(describe=describe)
+    monkeypatch.setattr(make_plan, "LaunchHooks", lambda: tools)
+    assert cli.main(["plan", "variant=mha,short", "seed=0"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Data data own: 2 files, 90 documents, 1k training tokens, read 42 times" in printed
+    assert "own is read 42 times: it has 1k training tokens, and scale.tokens=" in printed
 
 
 @pytest.mark.parametrize(

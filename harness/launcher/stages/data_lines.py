@@ -55,7 +55,7 @@ def _many_passes(readers: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         if passes > WORTHWHILE_PASSES and not run.facts.has_images:
             available = f"{'about ' if source.is_sampled else ''}{format_count(source.train_tokens)}"
             yield (
-                f"  {printable(name)} is read {passes:.2g} times: it has {available} training "
+                f"  {printable(name)} is read {_number(passes)} times: it has {available} training "
                 f"tokens, and scale.tokens={run.config.scale.tokens}. After {WORTHWHILE_PASSES} passes "
                 "tokens teach less each time: add text, or lower scale.tokens."
             )
@@ -156,7 +156,12 @@ def _passes_text(passes: Sequence[float]) -> str:
         return "only evaluated"
     if max(passes) < FEW_PASSES:
         return f"read less than {FEW_PASSES:g} times"
-    return f"read {_range_text(f'{min(passes):.2g}', f'{max(passes):.2g}')} times"
+    return f"read {_range_text(_number(min(passes)), _number(max(passes)))} times"
+
+
+def _number(passes: float) -> str:
+    """Return two digits, and all of them from a hundred on."""
+    return f"{passes:,.0f}" if passes >= 99.5 else f"{passes:.2g}"
 
 
 def _range_text(low: str, high: str) -> str:
