@@ -13,7 +13,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house questions bench bench-sweep bench-start plan-extras test-install test-full \
-	test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
+	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,7 +85,13 @@ test-install: setup  ## wheel and editable install, from outside the repository
 test-full: setup  ## every mechanism in every way of executing it
 	$(RUN)pytest --optimized $(SHARED) tests/models tests/parallel tests/training tests/inspection
 	$(RUN)pytest --optimized -m slow $(SHARED) tests/config tests/data tests/launcher tests/cli \
-		tests/aot/test_aot.py --ignore=tests/launcher/soak
+		tests/aot/test_aot.py --ignore=tests/launcher/soak --ignore=tests/data/scale
+
+# AB_TEST_GB=4 makes the corpora larger (1), AB_TEST_FOLDER=FOLDER makes them elsewhere.
+test-data: setup  ## a corpus of 1 GB and tokens of 20 GB, made on the spot; formats beside their own libraries
+	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[formats]'
+	$(RUN)pytest tests/data/formats
+	$(RUN)pytest -m slow -s tests/data/scale
 
 test-extras: plan-extras  ## the compilers of plan-extras
 	$(RUN)pytest -m slow tests/aot

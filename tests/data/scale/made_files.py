@@ -34,6 +34,7 @@ def write_llm_c(path: Path, num_tokens: int) -> Path:
     """Write a file of llm.c whose tokens are a hole: zeros that take no room."""
     header = np.zeros(256, "<i4")
     header[:3] = 20240520, 1, num_tokens
+    path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         file.write(header.tobytes())
         file.truncate(1024 + 2 * num_tokens)

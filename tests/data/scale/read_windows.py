@@ -11,5 +11,6 @@ sequence, draw = sequence_of(Path(sys.argv[1])), np.random.default_rng(0)
 for _ in range(40):
     sequence.windows(draw.integers(0, len(sequence) - LENGTH, ROWS), LENGTH)
 # Unlike getrusage, this line does not count what the parent took before it started this process.
-(peak,) = (line.split()[1] for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+status = Path("/proc/self/status").read_text().splitlines()
+(peak,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
 print(int(peak) / 1024)

@@ -1,0 +1,32 @@
+"""Opens a source as training does: `python -m tests.data.scale.open_source FILE TOKENIZER [KEY=VALUE...]`.
+
+It prints its seconds, its tokens and a hash of them as JSON. `hash=1` reads the tokens.
+"""
+
+import hashlib
+import json
+import sys
+import time
+
+from harness.config.schema.run import DataConfig, SourceConfig
+from harness.data.open_data import open_data
+from harness.data.text.corpus import TextCorpus
+
+path, tokenizer, *words = sys.argv[1:]
+values = dict(word.split("=", 1) for word in words)
+config = DataConfig(
+    "scale",
+    {"own": SourceConfig(path, format=values.get("format"))},
+    tokenizer=tokenizer,
+    vocabulary=int(values["vocabulary"]) if "vocabulary" in values else None,
+)
+start = time.perf_counter()
+corpus = open_data(config)
+seconds = time.perf_counter() - start
+assert isinstance(corpus, TextCorpus)
+(domain,) = corpus.domains
+tokens, digest = domain.train.tokens, hashlib.sha256()
+if "hash" in values:
+    for run in tokens.runs():
+        digest.update(run.tobytes())
+print(json.dumps({"seconds": seconds, "tokens": len(tokens), "hash": digest.hexdigest()}))
