@@ -116,6 +116,16 @@ def test_what_is_shared_is_what_the_ids_say(configure):
         assert answer.same_step == (in_step if is_at_known_step else 0)
 
 
+def test_what_packing_leaves_empty_and_cuts_is_known_before_training(configure):
+    config = configure({"a": 1, "b": 0}, **PACKED)
+    rows, sources = text_corpus(config).domains[0].train, describe_data(config, 160).sources
+    tokens_BT = rows[np.arange(len(rows))]
+    assert sources["a"].packed_rows == len(rows)
+    assert sources["a"].padding == pytest.approx(np.mean(tokens_BT < 0))
+    assert sources["a"].cut_documents == sum(len(document) > T + 1 for document in trained_documents("a"))
+    assert sources["b"].packed_rows is None
+
+
 def test_fingerprints_tell_packing_and_order(configure):
     kinds = [{}, BY_LENGTH, IN_BLOCKS, IN_BLOCKS | {"order_block": 7}, PACKED, PACKED | IN_BLOCKS]
     facts = [describe_data(configure({"a": 1}, **kind), 160) for kind in kinds]

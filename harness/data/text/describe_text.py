@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.schema.run import DataConfig, Order, Packing
@@ -10,6 +10,8 @@ from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.data.evaluation.set_summary import SetSummary
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
+from harness.data.order.packed_rows import PackedRows
+from harness.data.order.training_rows import open_rows
 from harness.data.text.codec import ByteCodec, Codec
 from harness.data.text.source_sizes import SourceSizes, SplitSize
 from harness.data.text.source_summary import SourceSummary
@@ -84,7 +86,10 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
         domains=tuple(source.name for source in sources),
         tokenizer=codec.fingerprint,
         sources={
-            name: _summarize(source, contents[name], sizes[name], ratios[name], codec)
+            name: _with_packing(
+                _summarize(source, contents[name], sizes[name], ratios[name], codec),
+                _packed_rows(source, name in trained, config),
+            )
             for name, source in by_name.items()
         },
     )
@@ -172,6 +177,23 @@ def _check_tokens(
     if trained and len(tokens.train) <= length:
         raise too_few_tokens(source, len(tokens.train), length)
     num_heldout(source.name, eval_tokens, length, max(0, len(tokens.heldout) - 1) // length)
+
+
+def _packed_rows(source: TrainingSource, trained: bool, config: DataConfig) -> PackedRows | None:
+    """Return the packed rows of a source; None if it is not packed, or not tokenised yet. Raises UserError if
+    a config needs to know where documents begin, and nothing tells."""
+    asks_documents = config.packing is Packing.best_fit or config.order is Order.length
+    if not (asks_documents and trained) or source.needs_build():
+        return None
+    rows = open_rows(source.open(trained), config, source.where)
+    return rows if isinstance(rows, PackedRows) else None
+
+
+def _with_packing(summary: SourceSummary, rows: PackedRows | None) -> SourceSummary:
+    if rows is None:
+        return summary
+    facts = rows.facts
+    return replace(summary, packed_rows=facts.rows, padding=facts.padding, cut_documents=facts.cut)
 
 
 def _summarize(

@@ -35,6 +35,12 @@ class SourceSummary:
     """True if nobody has read the source yet: its sizes are estimated from a sample."""
     digests: dict[str, str]
     """First digits of the sha256 of each file by its path in the source; empty for too many files."""
+    packed_rows: int | None = None
+    """Number of rows of packed documents; None: they are not packed, or not tokenised yet."""
+    padding: float | None = None
+    """Share of the places of packed rows that hold no token."""
+    cut_documents: int | None = None
+    """Number of documents that are longer than a packed row, and therefore cut."""
 
 
 def file_digests(source: Source) -> dict[str, str]:
