@@ -44,6 +44,12 @@ class SourceFacts:
     """First digits of the sha256 of each file by its path in the source; empty for many files."""
     is_sampled: bool = False
     """True if nobody had read the source yet: its sizes were estimated from a sample."""
+    packed_rows: int | None = None
+    """Number of rows of packed documents; None: they were not packed, or not tokenised yet."""
+    padding: float | None = None
+    """Share of the places of packed rows that hold no token."""
+    cut_documents: int | None = None
+    """Number of documents that are longer than a packed row, and therefore cut."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,11 @@ class Facts:
     def has_images(self) -> bool:
         """True if the examples are images."""
         return "channels" in self.shape
+
+    @property
+    def has_unread_sources(self) -> bool:
+        """True if sizes and content of a source are estimated, since nobody has read it yet."""
+        return any(source.is_sampled for source in self.sources.values())
 
     @property
     def is_known(self) -> bool:
