@@ -19,10 +19,10 @@ from harness.core.jax_setup.jax_range import check_jax_version, newer_jax_note
 from harness.core.jax_setup.jax_variables import drop_jax_options
 
 VERBS = (
-    "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop", "cache",
-    "questions",
+    "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop",
+    "tokenize", "cache", "questions",
 )  # fmt: skip
-WITHOUT_JAX = ("compare", "watch", "stop", "cache", "questions")
+WITHOUT_JAX = ("compare", "watch", "stop", "tokenize", "cache", "questions")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

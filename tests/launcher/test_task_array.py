@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import Exit, WorkerSpec
 from harness.launcher.sweep_lock import Interrupted
 from harness.launcher.workers import task_array
-from harness.launcher.workers.task_array import LEFT_EARLY, TaskArray
+from harness.launcher.workers.task_array import LEFT_EARLY, TaskArray, TasksFailed
 
 RUNNING = None
 DONE, MISTAKE, LEFT = Exit(0, "done"), Exit(2, "ended with status 2"), Exit(LEFT_EARLY, "left")
@@ -54,10 +54,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(task_array, "TICK_SECONDS", 0.001)
 
 
-def array(scripts, done=lambda: 0.0, **settings) -> tuple[TaskArray, ScriptedEngine, list[str]]:
+def array(scripts, progress=lambda: 0.0, **settings) -> tuple[TaskArray, ScriptedEngine, list[str]]:
     notes: list[str] = []
     engine = ScriptedEngine(scripts)
-    made = TaskArray(engine, done, notes.append, backoff_seconds=0.0, **settings)  # pyright: ignore
+    made = TaskArray(engine, progress, notes.append, backoff_seconds=0.0, **settings)  # pyright: ignore
     return made, engine, notes
 
 
@@ -83,11 +83,11 @@ def test_a_lost_task_is_started_again(tmp_path, end):
 
 def test_one_that_left_for_its_time_limit_counts_only_without_progress(tmp_path):
     amounts = iter(range(1000))
-    made, engine, _ = array({"a": [*[[LEFT]] * 5, [DONE]]}, done=lambda: next(amounts), attempts=2)
+    made, engine, _ = array({"a": [*[[LEFT]] * 5, [DONE]]}, progress=lambda: next(amounts), attempts=2)
     made.run(specs(tmp_path, "a"))
     assert len(engine.starts) == 6
     made, engine, _ = array({"a": [[LEFT]] * 5}, attempts=2)
-    with pytest.raises(UserError, match="a: left"):
+    with pytest.raises(TasksFailed, match="a: left"):
         made.run(specs(tmp_path, "a"))
     assert len(engine.starts) == 2
 

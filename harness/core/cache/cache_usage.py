@@ -34,6 +34,8 @@ class CacheKind:
 KINDS = {
     "programs": CacheKind("compiled programs"),
     "tokens": CacheKind("tokenised text"),
+    "token_index": CacheKind("documents in files of tokens"),
+    "tasks": CacheKind("scripts and logs of tasks that tokenise"),
     "surveys": CacheKind("checksums and sizes of data files"),
     "verified": CacheKind("checksums of checkpoints that were verified"),
     "described": CacheKind("sizes and FLOPs of configs"),

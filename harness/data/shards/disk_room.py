@@ -27,15 +27,15 @@ def shard_bytes(source: Source, encoding: Encoding, text_bytes: int) -> int:
     return round(text_bytes * ratio * encoding.codec.dtype.itemsize)
 
 
-def check_room(source: Source, draft: Path, needed: int) -> None:
+def check_room(source: Source, draft: Path, estimate: int) -> None:
     """Raise UserError if the disk of a draft has less room than the shards need that are not there yet."""
-    left = needed - sum(entry.stat().st_size for entry in os.scandir(draft))
+    left = estimate - sum(entry.stat().st_size for entry in os.scandir(draft))
     if left > (free := shutil.disk_usage(draft).free):
         raise UserError(_sentence(source, free, left))
 
 
 @contextmanager
-def as_full_disk(source: Source, draft: Path, needed: int) -> Iterator[None]:
+def as_full_disk(source: Source, draft: Path, estimate: int) -> Iterator[None]:
     """Say in one sentence that the disk became full."""
     try:
         yield
@@ -43,9 +43,9 @@ def as_full_disk(source: Source, draft: Path, needed: int) -> Iterator[None]:
         causes = (cause for cause in cause_chain(error) if isinstance(cause, OSError))
         if not any(cause.errno in FULL_DISK for cause in causes):
             raise
-        built = sum(entry.stat().st_size for entry in os.scandir(draft)) if draft.exists() else 0
+        num_bytes = sum(entry.stat().st_size for entry in os.scandir(draft)) if draft.exists() else 0
         free = shutil.disk_usage(cache_root()).free
-        raise UserError(_sentence(source, free, max(0, needed - built))) from error
+        raise UserError(_sentence(source, free, max(0, estimate - num_bytes))) from error
 
 
 def _sentence(source: Source, free: int, left: int) -> str:

@@ -26,6 +26,10 @@ LEAVE_SECONDS = 30.0
 """Seconds in which tasks that are asked to leave do so; then they are killed."""
 
 
+class TasksFailed(Exception):
+    """Every task was given up; says why."""
+
+
 @dataclass
 class StartedTask:
     """A task that was started and has not ended."""
@@ -33,7 +37,7 @@ class StartedTask:
     spec: WorkerSpec
     handle: Any
     log_sizes_before: Mapping[Path, int]
-    done_before: float
+    progress_before: float
     """Amount of the work that was done when it was started."""
 
 
@@ -42,7 +46,7 @@ class TaskArray:
     """The tasks of an engine that has passed its check."""
 
     engine: Engine
-    done: Callable[[], float]
+    progress: Callable[[], float]
     """Amount of the work that is done, in any unit. It is called a few times a second."""
     note: Callable[[str], None]
     attempts: int = 3
@@ -58,7 +62,7 @@ class TaskArray:
     """Reasons of waiting tasks that were printed."""
     _failure: str = ""
     """Message of the last task that was given up."""
-    _interrupted: bool = False
+    _is_interrupted: bool = False
 
     def submit(self, specs: Sequence[WorkerSpec]) -> None:
         """Start the tasks and leave them alone. Raises UserError if one is refused."""
@@ -70,20 +74,20 @@ class TaskArray:
                 raise UserError(end.message)
 
     def run(self, specs: Sequence[WorkerSpec]) -> None:
-        """Return when the work is done. Raises UserError if no task can do it, and Interrupted on Ctrl-C,
-        after every task has left."""
+        """Return when the work is done. Raises UserError for a mistake of the user, TasksFailed if every task
+        keeps failing, and Interrupted on Ctrl-C, after every task has left."""
 
         def interrupt(*_) -> None:
-            self._interrupted = True
+            self._is_interrupted = True
 
         with handle_signals(interrupt):
             try:
                 self._waiting = [(self.clock(), spec) for spec in specs]
                 while not self._poll_all():
-                    if self._interrupted:
+                    if self._is_interrupted:
                         raise Interrupted
                     if not self._active and not self._waiting:
-                        raise UserError(self._failure)
+                        raise TasksFailed(self._failure)
                     self._start_waiting()
                     time.sleep(TICK_SECONDS)
             finally:
@@ -95,11 +99,11 @@ class TaskArray:
         for entry in [entry for entry in self._waiting if entry[0] <= now]:
             self._waiting.remove(entry)
             spec, sizes = entry[1], log_sizes(entry[1])
-            self._active.append(StartedTask(spec, self.engine.submit(spec), sizes, self.done()))
+            self._active.append(StartedTask(spec, self.engine.submit(spec), sizes, self.progress()))
 
     def _poll_all(self) -> bool:
         """Handle the tasks that have ended. Return whether one of them found that the work is done."""
-        self.done()
+        self.progress()
         for task in [*self._active]:
             if (end := self.engine.poll(task.handle)) is None:
                 self._note_waiting(task)
@@ -122,7 +126,7 @@ class TaskArray:
         if end.code == USERS_MISTAKE:
             words = log_lines(task.spec.log, task.log_sizes_before.get(task.spec.log, 0))
             raise UserError(words[-1] if words else message)
-        name, is_progress = task.spec.name, self.done() > task.done_before
+        name, is_progress = task.spec.name, self.progress() > task.progress_before
         if end.preempted or (end.code == LEFT_EARLY and is_progress):
             self._waiting.append((self.clock(), task.spec))
             return
