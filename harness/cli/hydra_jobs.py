@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.cli.conclude import conclude
+from harness.config.schema.run import Config
 from harness.core import atomic_files
 from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
@@ -52,10 +53,17 @@ def launch_jobs(
     hooks = LaunchHooks(
         conclude=conclude,
         show_plan=_show_plan,
+        tokenize=_tokenize,
         before_first_record=lambda sweep: _copy_command(command_file, sweep),
     )
     outcomes = launch(configs, hooks)
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
+
+
+def _tokenize(configs: Sequence[Config], note: Callable[[str], None]) -> None:
+    from harness.worker.tokenize_sources import TokenizeTask, find_sources, log_lines, open_sources
+
+    open_sources(find_sources(configs), TokenizeTask(processes=None, memory=None), log_lines(note))
 
 
 def _show_plan(plan: LaunchPlan, console: Console) -> None:

@@ -26,6 +26,7 @@ from harness.launcher.launch_plan import (
 from harness.launcher.planned_layouts import check_planned_sizes, with_planned_layouts
 from harness.launcher.runs import Run, check_distinct, check_trainable, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages import freeze_rule
+from harness.launcher.stages.data_lines import data_lines
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.stages.interim_looks import Looks, interim_looks
 from harness.launcher.stages.summary import Note, design_power, plan_lines, printer
@@ -56,6 +57,8 @@ class LaunchHooks:
 
     describe: Callable[[Sequence[Config]], list[Facts]] = describe_configs
     """Compute the facts of each config."""
+    tokenize: Callable[[Sequence[Config], Note], None] = lambda *_: None
+    """Tokenise the sources of configs that nobody has read yet."""
     engine: EngineMaker = make_engine
     """Make the engine that starts workers."""
     conclude: Callable[[SweepDir, Console], None] = lambda *_: None
@@ -81,6 +84,7 @@ def launch(
         note(line)
     if configs[0].engine.dry_run:
         return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
+    sweep_runs = _tokenize(sweep_runs, configs, hooks, note)
     sweep_runs, tuning = _tune(sweep_runs, hooks, console)
     plan = forecast_runs(sweep_runs)
     check_room([run for run in plan.runs if not run.ended])
@@ -120,6 +124,18 @@ def _describe(sweep: SweepDir, configs: Sequence[Config], hooks: LaunchHooks) ->
     facts = hooks.describe(configs)
     runs = [Run(config, fact, run_dir(sweep, config)) for config, fact in zip(configs, facts, strict=True)]
     return SweepRuns(sweep, runs, make_blocks(runs))
+
+
+def _tokenize(sweep_runs: SweepRuns, configs: Sequence[Config], hooks: LaunchHooks, note: Note) -> SweepRuns:
+    """Return the sweep, described again once its sources are tokenised: what a run is recorded with is
+    counted and hashed, never estimated."""
+    unread = [run for run in sweep_runs.runs if run.facts.has_unread_sources]
+    if not unread:
+        return sweep_runs
+    for line in data_lines(unread):
+        note(line)
+    hooks.tokenize([run.config for run in unread], note)
+    return prepare_runs(configs, hooks)
 
 
 def _show_dry_run(

@@ -36,8 +36,10 @@ def describe_configs(configs: Sequence[Config]) -> list[Facts]:
         for key, answer in zip(missing, _run_describe([*missing.values()]), strict=True):
             if "error" in answer:
                 raise UserError(answer["error"])
-            _entry(key).write_json(answer["facts"])
-            by_key[key] = Facts(**answer["facts"])
+            facts = Facts(**answer["facts"])
+            if not facts.has_unread_sources:  # what is known of them changes when they are read
+                _entry(key).write_json(answer["facts"])
+            by_key[key] = facts
     return [by_key[key] for key in keys]
 
 
