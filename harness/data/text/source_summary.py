@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.data.text.source_hash import file_hash
@@ -46,4 +47,10 @@ class SourceSummary:
 def file_digests(source: Source) -> dict[str, str]:
     """Return the digests of the files of a source by their path in it; empty for too many files."""
     files = source.files if len(source.files) <= MAX_DIGESTS else ()
-    return {file.relative_to(source.folder).as_posix(): file_hash(file)[:DIGITS] for file in files}
+    return short_digests({file.relative_to(source.folder).as_posix(): file_hash(file) for file in files})
+
+
+def short_digests(digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the first digits of hashes by file; empty for too many files."""
+    few = digests.items() if len(digests) <= MAX_DIGESTS else ()
+    return {name: digest[:DIGITS] for name, digest in few}

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from harness.config.schema.run import DataConfig, SourceConfig
+from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.data.formats.open_token_files import (
+    TokenSource,
+    check_token_sample,
+    content_of,
+    digests_of,
+    find_token_source,
+    is_token_source,
+    measure_token_files,
+    open_token_files,
+)
+from harness.data.formats.token_format import file_version
 from harness.data.shards.build_shards import BuildLimits
 from harness.data.shards.encode_piece import Encoding
-from harness.data.text.codec import Codec
+from harness.data.text.codec import Codec, UnknownCodec
 from harness.data.text.source_hash import (
     SMALL_BYTES,
     content_hash,
@@ -18,7 +31,7 @@ from harness.data.text.source_hash import (
     state_hash,
 )
 from harness.data.text.source_sizes import SourceSizes, measure_source
-from harness.data.text.source_summary import file_digests
+from harness.data.text.source_summary import file_digests, short_digests
 from harness.data.text.sources import Source, find_source
 from harness.data.text.split import Split
 from harness.data.text.token_cache import is_tokenised, open_tokens
@@ -27,10 +40,13 @@ from harness.data.text.tokenizers import load_codec
 from harness.data.tokens.tokens import Tokens
 
 
-class TrainingSource(ABC):
+SourceT = TypeVar("SourceT", Source, TokenSource)
+
+
+class TrainingSource(ABC, Generic[SourceT]):
     """A named source of a run."""
 
-    source: Source
+    source: SourceT
 
     @property
     def name(self) -> str:
@@ -70,7 +86,7 @@ class TrainingSource(ABC):
 
 
 @dataclass(frozen=True)
-class TextSource(TrainingSource):
+class TextSource(TrainingSource[Source]):
     """A source of text."""
 
     source: Source
@@ -120,6 +136,42 @@ class TextSource(TrainingSource):
         return [self.source, *([self.validation] if self.validation else [])]
 
 
+@dataclass(frozen=True)
+class TokenFilesSource(TrainingSource[TokenSource]):
+    """A source of tokens, which are read in place."""
+
+    source: TokenSource
+    codec: Codec
+    holdout: float
+
+    def measure(self, trained: bool) -> SourceSizes:
+        """Implement TrainingSource."""
+        return measure_token_files(self.source, self.codec, self.holdout, index=False)
+
+    def tokens_per_byte(self) -> float:
+        """Implement TrainingSource: tokens are counted without a text."""
+        check_token_sample(self.source, self.codec)
+        return 0.0
+
+    def content(self) -> str:
+        """Implement TrainingSource."""
+        if self.needs_build():
+            return hash_json(["state", [[str(file), *file_version(file)] for file in self.source.files]])
+        return content_of(self.source, self.codec)
+
+    def needs_build(self) -> bool:
+        """Implement TrainingSource: the index of a large source takes a reading of it."""
+        return self.measure(trained=True).is_sampled
+
+    def open(self, trained: bool, limits: BuildLimits | None = None) -> Tokens:
+        """Implement TrainingSource."""
+        return open_token_files(self.source, self.codec, self.holdout)
+
+    def digests(self) -> dict[str, str]:
+        """Implement TrainingSource."""
+        return {} if self.needs_build() else short_digests(digests_of(self.source, self.codec))
+
+
 def find_training_sources(config: DataConfig) -> list[TrainingSource]:
     """Return the sources of a config sorted by name. Raises UserError for what cannot be read."""
     codec = load_codec(config)
@@ -129,7 +181,14 @@ def find_training_sources(config: DataConfig) -> list[TrainingSource]:
 
 def find_training_source(name: str, source: SourceConfig, config: DataConfig, codec: Codec) -> TrainingSource:
     """Return a source of text, or of tokens if its files hold tokens. Raises UserError."""
+    if is_token_source(source):
+        return TokenFilesSource(find_token_source(name, source), codec, config.holdout)
     text = find_source(name, source)
+    if isinstance(codec, UnknownCodec):
+        raise UserError(
+            f"{text.key}.path={text.path} holds text, but data.tokenizer=none encodes none. Name a tokenizer, or"
+            " a file of tokens."
+        )
     if source.validation is None:
         return TextSource(text, Encoding(config.tokenizer, codec, config.holdout))
     validation = find_source(name, SourceConfig(source.validation, column=source.column))
