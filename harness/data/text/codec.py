@@ -54,8 +54,8 @@ class ByteCodec(Codec):
 
 
 class UnknownCodec(Codec):
-    """Tokenizer that is not here (`data.tokenizer=none`): it made the files of tokens, of which only the number
-    of tokens and the end token are known. So bits per byte are not."""
+    """Tokenizer that is not here (`data.tokenizer=none`). It made the files of tokens; only its number of
+    tokens and its end token are known. So bits per byte are not."""
 
     def __init__(self, vocabulary: int, end_token: int | None) -> None:
         self.vocabulary, self.end_token = vocabulary, end_token

@@ -84,8 +84,8 @@ def load_codec(config: DataConfig) -> Codec:
         for name in ("vocabulary", "end_token"):
             if (value := getattr(config, name)) is not None:
                 raise UserError(
-                    f"data.{name}={value} is for data.tokenizer=none, but data.tokenizer={config.tokenizer} has"
-                    " its own. Leave it out."
+                    f"data.{name}={value} is for data.tokenizer=none, but data.tokenizer={config.tokenizer}"
+                    " has its own. Leave it out."
                 )
         return load_tokenizer(config.tokenizer)
     if config.vocabulary is None:

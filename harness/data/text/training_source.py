@@ -39,7 +39,6 @@ from harness.data.text.tokenizer_checks import tokens_per_byte
 from harness.data.text.tokenizers import load_codec
 from harness.data.tokens.tokens import Tokens
 
-
 SourceT = TypeVar("SourceT", Source, TokenSource)
 
 
@@ -186,8 +185,8 @@ def find_training_source(name: str, source: SourceConfig, config: DataConfig, co
     text = find_source(name, source)
     if isinstance(codec, UnknownCodec):
         raise UserError(
-            f"{text.key}.path={text.path} holds text, but data.tokenizer=none encodes none. Name a tokenizer, or"
-            " a file of tokens."
+            f"{text.key}.path={text.path} holds text, but data.tokenizer=none encodes none. Name a "
+            "tokenizer, or a file of tokens."
         )
     if source.validation is None:
         return TextSource(text, Encoding(config.tokenizer, codec, config.holdout))
