@@ -222,6 +222,7 @@ def _write_tokenizer(folder: Path, run: LoadedRun, codec: Codec) -> None:
 
     if not isinstance(codec, FileCodec):
         return
+    assert codec.end_token is not None
     end = codec.token_name(codec.end_token)
     description = {
         "tokenizer_class": "PreTrainedTokenizerFast",

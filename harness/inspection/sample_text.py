@@ -38,7 +38,9 @@ def sample(
         raise UserError(f"{where} is of a {run.noun}, which writes no text.")
     codec = load_run_codec(checkpoint)
     predict = run.predict_fn(checkpoint.step, rows=1)
-    start = [codec.end_token, *codec.encode([prompt])[0].tolist()]  # documents start with it in training
+    (prompt_tokens,) = codec.encode([prompt])
+    assert codec.end_token is not None  # a tokenizer that encodes has one
+    start = [codec.end_token, *prompt_tokens.tolist()]  # documents start with it in training
     length = checkpoint.config.data.sequence_length
     text = _generate(predict, start, tokens, temperature, seed, length, codec.end_token)
     return codec.decode(np.array(text))
@@ -46,12 +48,12 @@ def sample(
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:
     """Return the tokenizer of a run. Raises UserError if it has changed since training."""
-    from harness.data.text.tokenizers import load_tokenizer
+    from harness.data.text.tokenizers import load_codec
 
     name = checkpoint.config.data.tokenizer
     facts = checkpoint.provenance.facts
     trained_vocabulary = facts.shape["vocabulary"]
-    codec = load_tokenizer(name)
+    codec = load_codec(checkpoint.config.data)
     if codec.vocabulary != trained_vocabulary:
         raise UserError(
             f"data.tokenizer={name} has {codec.vocabulary} tokens, but {checkpoint.run.path} was trained "

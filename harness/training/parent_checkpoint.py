@@ -12,7 +12,7 @@ from harness.config.schema.finetune import FinetuneMethod
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
-from harness.data.text.tokenizers import load_tokenizer
+from harness.data.text.tokenizers import load_codec
 from harness.models import Model, build, image_size
 from harness.models.mup import relative_width
 from harness.records.run.find_checkpoint import Checkpoint, RunRef, find_checkpoint
@@ -61,9 +61,11 @@ def _open_parent(config: Config) -> Checkpoint:
 
 def _check_tokenizer(config: Config, parent: Checkpoint) -> None:
     name, parent_name = config.data.tokenizer, parent.config.data.tokenizer
-    codec, parent_vocabulary = load_tokenizer(name), parent.provenance.facts.shape["vocabulary"]
+    codec, parent_vocabulary = load_codec(config.data), parent.provenance.facts.shape["vocabulary"]
     equal = codec.vocabulary == parent_vocabulary
-    if not equal or (name != parent_name and codec.fingerprint != load_tokenizer(parent_name).fingerprint):
+    ends = config.data.end_token, parent.config.data.end_token  # null unless the tokenizer is not here
+    same = name == parent_name and ends[0] == ends[1]
+    if not equal or (not same and codec.fingerprint != load_codec(parent.config.data).fingerprint):
         raise UserError(
             f"data.tokenizer={name} ({codec.vocabulary} tokens) is not the tokenizer of finetune.parent="
             f"{config.finetune.parent}, {parent_name} ({parent_vocabulary} tokens). "

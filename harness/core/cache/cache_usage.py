@@ -42,6 +42,7 @@ KINDS = {
     "layers": CacheKind("answers of compilers for plans"),
     "report": CacheKind("the chart library of pages"),
     "remote": CacheKind("copies of sweeps from URLs", entries="*/*"),
+    "sources": CacheKind("copies of data files from URLs"),
     "cost": CacheKind("step times measured here, for predictions", can_remake=False),
     "calibration": CacheKind("predicted and measured step times", can_remake=False),
     "trusted": CacheKind("modules that you trained with", can_remake=False),
