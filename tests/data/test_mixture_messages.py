@@ -7,7 +7,8 @@ import pytest
 
 from harness.compare.context.fairness import fairness_rows
 from harness.compare.inputs.run_records import read_runs
-from harness.config.schema.run import DataConfig, StageConfig
+from harness.config.schema.run import DataConfig, Order, Packing, StageConfig
+from harness.core.hashing import to_plain
 from harness.data import count_shared_examples, describe_data, describe_mix
 from harness.records.run.provenance import Facts
 from harness.report.tables import comparison_tables as tables
@@ -49,7 +50,8 @@ def rows(tmp_path, configs):
         for run in read_runs(write_sweep(tmp_path / "sweep", recipe)):
             facts = facts_of(run.provenance.facts, configs[run.provenance.variant])
             provenance = dataclasses.replace(run.provenance, facts=facts)
-            runs.append(dataclasses.replace(run, provenance=provenance))
+            config = {**run.config, "data": to_plain(configs[run.provenance.variant])}
+            runs.append(dataclasses.replace(run, provenance=provenance, config=config))
         return fairness_rows(runs, ["xs"], "even", {})
 
     return make
@@ -92,6 +94,22 @@ def test_nothing_is_claimed_of_windows_that_differ(rows, configs, change):
     """Equal numbers of other windows are not shared."""
     configs["more"] = dataclasses.replace(configs["more"], **change)
     assert rows(configs)[-1].shared_examples is None
+
+
+@pytest.mark.parametrize("change", [{"packing": Packing.best_fit}, {"order": Order.blocks}])
+def test_nothing_is_claimed_of_other_packings_and_blocks(rows, configs, change):
+    configs["late"] = dataclasses.replace(configs["late"], **change)
+    row = next(row for row in rows(configs) if row.variant == "late")
+    ((key, value),) = change.items()
+    assert (row.shared_examples, row.parting) == (None, None)
+    assert row.mix.endswith(f"; {key} {value.value}")
+
+
+def test_a_curriculum_shares_its_examples_and_no_step(rows, configs):
+    configs["late"] = dataclasses.replace(configs["late"], order=Order.length)
+    row = next(row for row in rows(configs) if row.variant == "late")
+    found = count_shared_examples(configs["even"], configs["late"], SCALE)
+    assert (row.shared_examples, row.parting) == (found.in_both / found.examples, 0)
 
 
 def test_a_record_without_numbers_shows_none(rows):

@@ -9,7 +9,7 @@ import pytest
 
 from harness.compare.verdict.interim_looks import LookDecision
 from harness.config.schema.decision import Axis, Stopping
-from harness.config.schema.run import StageConfig
+from harness.config.schema.run import Order, StageConfig
 from harness.core.errors import UserError
 from harness.launcher.runs import Block, Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.interim_looks import interim_looks, train_by_looks
@@ -155,6 +155,10 @@ def test_looks_need_branches(tmp_path):
     with pytest.raises(UserError, match=r"would not see data\.stages"):
         interim_looks(made, Stopping.looks)
     made.data.stages = []
+    made.data.order = Order.length
+    with pytest.raises(UserError, match=r"would not see data\.order=length"):
+        interim_looks(made, Stopping.looks)
+    made.data.order = Order.random
     assert interim_looks(made, Stopping.looks) == (0.4, 0.8)
     made.rule.axis = Axis.seconds
     with pytest.raises(UserError, match="looks test the loss at equal tokens"):

@@ -87,7 +87,7 @@ def _row(
         curve=_curve(tuning.get(provenance.variant)),
         mix=_mix(first),
         shared_examples=example_share,
-        parting=None if base is None or example_share is None else _first_different_step(facts, base),
+        parting=_first_different_step(first, reference) if reference and example_share is not None else None,
         base=_base_checkpoint(runs),
         trainable=facts.trainable,
         active_parameters=facts.active_parameters,
@@ -130,9 +130,13 @@ def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any
     return tuning_flags(tuning, a.variant, b.variant, ()) | size_flags(a.facts, b.facts)
 
 
-def _first_different_step(facts: Facts, base: Facts) -> int:
-    """Return the first step of the first data mix that differs between the two runs."""
-    pairs = itertools.zip_longest(facts.mixes, base.mixes)
+def _first_different_step(run: RunRecord, reference: RunRecord) -> int:
+    """Return the first step of the first data mix that differs between the two runs; 0 for a curriculum,
+    which sorts all that a run reads."""
+    orders = [dict_or_empty(each.config.get("data")).get("order") for each in (run, reference)]
+    if "length" in orders:
+        return 0
+    pairs = itertools.zip_longest(run.provenance.facts.mixes, reference.provenance.facts.mixes)
     mixes = next(([*filter(None, pair)] for pair in pairs if pair[0] != pair[1]), [])
     return min((first for first, _ in mixes), default=0)
 
