@@ -169,7 +169,11 @@ class _Meter:
 
     def add(self, characters: int) -> None:
         """Count characters, and show how far it is."""
-        self.done += characters
+        self.show_done(self.done + characters)
+
+    def show_done(self, characters: int) -> None:
+        """Show how far it is after so many characters in all."""
+        self.done = characters
         seconds = max(1e-3, time.monotonic() - self.start)
         done = min(self.total, self.before + self.done)
         self.show(BuildProgress(self.source, done, self.total, self.done / seconds))
@@ -180,8 +184,7 @@ def _build_with_helpers(job: Job, meter: _Meter) -> None:
     write_job(spec, job)
     with _helpers(spec, job.processes) as (processes, errors, counts):
         while any(process.poll() is None for process in processes) and not errors:
-            counted, counts[:] = sum(counts), []
-            meter.add(counted)
+            meter.show_done(sum(counts))
             time.sleep(POLL_SECONDS)
     if errors:
         raise UserError(errors[0])
@@ -273,6 +276,9 @@ def _finish(job: Job) -> str:
     for path in job.folder.iterdir():
         if path.suffix == ".lock" or path.name.startswith("."):
             path.unlink()
+    if shards_folder(key).exists() and read_manifest(key) is not None:  # of a copy of these files
+        shutil.rmtree(job.folder)
+        return key
     shutil.rmtree(shards_folder(key), ignore_errors=True)
     job.folder.rename(shards_folder(key))
     write_manifest(key, manifest)
