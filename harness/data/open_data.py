@@ -39,7 +39,7 @@ def check_same_content(config: Config, fingerprint: str, eval_fingerprint: str) 
     facts = describe_evaluated(config)
     if (facts.fingerprint, facts.eval_fingerprint) != (fingerprint, eval_fingerprint):
         keys = {f"data.sources.{name}": source.path for name, source in config.data.sources.items()}
-        keys |= {f"evaluation.sets.{name}": held.path for name, held in config.evaluation.sets.items()}
+        keys |= {f"evaluation.sets.{name}": node.path for name, node in config.evaluation.sets.items()}
         files = ", ".join(f"{key}.path={path}" for key, path in keys.items())
         raise UserError(
             f"{files} or data.tokenizer={config.data.tokenizer} is not what it was when the run was "

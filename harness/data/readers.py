@@ -129,9 +129,9 @@ class SharedReaders:
         """Open, or share, the reader of this config; concurrent callers with the same config wait for the
         first. `local_rows_B` selects this process's rows (None: all)."""
         # Runs with this in common read the same batches and the same held-out tokens.
-        held = config.evaluation
-        evaluated = [held.tokens, held.sets, held.decontaminate]
-        key = hash_json([config.data, config.data_seed, config.scale.batch, evaluated])
+        node = config.evaluation
+        heldout_keys = [node.tokens, node.sets, node.decontaminate]
+        key = hash_json([config.data, config.data_seed, config.scale.batch, heldout_keys])
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             entry.users += 1

@@ -91,6 +91,11 @@ def _changed_files(before: Facts, run: Run) -> str:
             files = _changed_names(earlier.digests, source.digests)
             listing = ", ".join(files[:SHOWN_FILES]) + (", ..." if len(files) > SHOWN_FILES else "")
             changes.append(f"{keys[name]} changed{f' ({listing})' if files else ''}")
+    changes += [
+        f"evaluation.sets.{name}.path={run.config.evaluation.sets[name].path} changed"
+        for name, facts in now.sets.items()
+        if name in before.sets and before.sets[name].content != facts.content
+    ]
     return " and ".join(changes) or f"{', '.join(keys.values())} changed"
 
 

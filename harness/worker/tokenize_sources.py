@@ -20,7 +20,7 @@ from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError, disk_error
 from harness.core.hashing import hash_json
 from harness.core.progress.report import reports_to
-from harness.data.evaluation.validation_sets import find_sets
+from harness.data.evaluation.validation_sets import find_sets, heldout_sets
 from harness.data.order.mixture_schedule import trained_sources
 from harness.data.shards.build_shards import BuildLimits, BuildProgress
 from harness.data.shards.build_state import BuildState, BuiltAmount
@@ -107,6 +107,15 @@ def open_sources(sources: Sequence[NamedSource], task: TokenizeTask, show: Show)
     """Open the tokens of all sources, building what is missing. Raises UserError."""
     limits = BuildLimits(task.processes, task.memory, joins=task.joins)
     return [entry.open(limits, show) for entry in sources]
+
+
+def compare_sets(configs: Sequence[Config], show: Show) -> None:
+    """Compare the validation sets of all configs with their training text, unless that was done. Raises
+    UserError for a set that stands there as a whole."""
+    by_key = {hash_json([config.data, config.evaluation]): config for config in configs}
+    with reports_to(show):
+        for config in by_key.values():
+            heldout_sets(config)
 
 
 def find_sources(configs: Sequence[Config]) -> list[NamedSource]:

@@ -76,10 +76,10 @@ def test_memory_does_not_grow_with_the_text(sequence):
 
     peaks = []
     held = np.array([random.Random(0).choices(range(500), k=1025)], np.int32)
-    for size in (4_000_000, 16_000_000):
+    for size in (10_000_000, 30_000_000):
         text = sequence(np.random.default_rng(1).integers(0, 500, size).astype(np.uint16))
         tracemalloc.start()
         NgramIndex.of_windows(held, 13).find_in(text, "x")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0]
+    assert peaks[1] < 1.5 * peaks[0]

@@ -97,7 +97,10 @@ def test_windows_that_stand_in_the_training_text_are_replaced_by_the_next(config
     assert 10 < len(clean) < 0.8 * len(ordered)
     np.testing.assert_array_equal(heldout_sets(made)["c"].tokens_NT, clean[:10])
     facts = describe_evaluated(made).sets["c"]
-    assert (facts.left_out, facts.touched) == ((shares[:40] >= 0.8).mean(), (shares[:40] > 0).mean())
+    assert (facts.left_out_share, facts.touched_share) == (
+        (shares[:40] >= 0.8).mean(),
+        (shares[:40] > 0).mean(),
+    )
     assert (shares[:40] >= 0.8).mean() > 0.2
     np.testing.assert_array_equal(heldout_sets(config(ngram=0, c=texts))["c"].tokens_NT, ordered[:10])
 
@@ -148,14 +151,14 @@ def test_a_description_does_not_wait_for_a_long_search(config, monkeypatch):
     monkeypatch.setattr(validation_sets, "SEARCHED_TOKENS", 1000)
     made = config(c=fresh(30))
     early = describe_evaluated(made)
-    assert (early.sets["c"].left_out, early.sets["c"].is_estimate, early.sets["c"].tokens) == (
+    assert (early.sets["c"].left_out_share, early.sets["c"].is_estimate, early.sets["c"].tokens) == (
         None,
         True,
         160,
     )
     heldout_sets(made)
     late = describe_evaluated(made)
-    assert (late.sets["c"].left_out, late.sets["c"].is_estimate) == (0.0, False)
+    assert (late.sets["c"].left_out_share, late.sets["c"].is_estimate) == (0.0, False)
     assert late.eval_fingerprint == early.eval_fingerprint
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.config.schema.run import Order, Packing
 from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.stages.data_lines import data_lines
-from harness.records.run.provenance import SourceFacts
+from harness.records.run.provenance import SetFacts, SourceFacts
 from tests.launcher.support import configs, facts
 
 SOURCE = SourceFacts("c", 2, 1200, 51_200, True, 0.05, "documents", [], {})
@@ -106,3 +106,26 @@ def test_a_padded_vocabulary_is_told_with_its_key(tmp_path):
         "  vocabulary: 50,257 tokens in 50,304 rows of embedding and head "
         "(model.vocabulary_multiple=128); the others are never predicted or trained"
     ]
+
+
+SET = SetFacts("c", 1, 16_384, 1_234_567, False, 13, 0.031, 0.12)
+SET_CASES = [
+    (
+        "  set new: 1 file, 16,384 of 1.23M tokens; 3.1 % of its windows stand in the training text and are "
+        "left out, 12 % have any n-gram of 13 tokens in common with it",
+        {},
+    ),
+    (": 2 files, about 16,384 of 1.23M tokens; how much of it stands in the training text is not known yet",
+     {"files": 2, "is_estimate": True, "left_out_share": None, "touched_share": None}),
+    ("; not compared with the training text", {"ngram": 0}),
+    ("1,024 of 1.1k tokens, fewer than evaluation.tokens=16384; ", {"tokens": 1024, "available": 1100}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "fields"), SET_CASES)
+def test_a_validation_set_is_one_line(tmp_path, said, fields):
+    made = configs(tmp_path, variants=("mha",), seeds=(0, 1))
+    sets = {"new": dataclasses.replace(SET, **fields)}
+    runs = [Run(c, dataclasses.replace(facts(c), sets=sets), run_dir(sweep_dir(made), c)) for c in made]
+    (line,) = data_lines(runs)
+    assert said in line

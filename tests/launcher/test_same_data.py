@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.launcher.run_directories import provenance_of
 from harness.launcher.runs import Run, run_dir, sweep_dir
@@ -16,7 +17,7 @@ from harness.launcher.stages.describe_runs import description_key
 from harness.launcher.sweep import launch
 from harness.records.paths import SweepDir
 from harness.records.run.config_file import write_config
-from harness.records.run.provenance import Facts, SourceFacts, write_provenance
+from harness.records.run.provenance import Facts, SetFacts, SourceFacts, write_provenance
 from harness.records.run.status import State, Status, write_status
 from tests.launcher.support import config, facts, tools
 
@@ -75,6 +76,22 @@ def test_a_variant_added_after_a_file_changed_is_refused(tmp_path, digests, said
     assert said in message
     assert "since xs/mha/seed0 was trained, so xs/short/seed0 would read other data" in message
     assert "Restore that, or choose another experiment_name" in message
+
+
+def test_a_changed_validation_set_is_named(tmp_path):
+    runs = []
+    for variant, content in (("mha", "one"), ("short", "two")):
+        made = reader(tmp_path, variant)
+        made.evaluation.sets = {"new": EvaluationSetConfig("new.txt")}
+        sets = {"new": SetFacts(content, 1, 128, 128, False, 13, 0.0, 0.0)}
+        run = described(made)
+        runs.append(
+            dataclasses.replace(
+                run, facts=dataclasses.replace(run.facts, sets=sets, eval_fingerprint=content)
+            )
+        )
+    trained(runs[0])
+    assert ": evaluation.sets.new.path=new.txt changed since xs/mha/seed0" in refusal(tmp_path, runs[1])
 
 
 def test_another_seed_and_a_changed_tokenizer_are_refused_too(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.launcher.cost import measurements, step_cost
 from harness.launcher.cost.step_cost import (
     Observation,
@@ -70,6 +71,12 @@ class TestDemand:
         assert demand.step_flops == 6600.0 * 1280
         assert (demand.steps, demand.saves) == (200, 2)
         assert demand.evaluation_flops == pytest.approx(8 * 16384 * 6600 / 3)
+
+    def test_an_evaluation_costs_a_pass_over_each_set_too(self, tmp_path):
+        run = run_of(tmp_path)
+        run.config.evaluation.sets = {name: EvaluationSetConfig("texts") for name in "cd"}
+        demand = workload_of(run.config, run.facts)
+        assert demand.evaluation_flops == pytest.approx(3 * 8 * 16384 * 6600 / 3)
 
     def test_a_branch_costs_its_cooldown(self, tmp_path):
         run = run_of(tmp_path)

@@ -89,13 +89,15 @@ class NgramIndex:
         cores = len(os.sched_getaffinity(0))
         searches: deque[Future[None]] = deque()
         with ThreadPoolExecutor(cores) as pool:
-            done = 0
+            searched_tokens = 0
             for tokens_N in _overlapping_runs(text, self.length - 1):
                 searches.append(pool.submit(self._mark, tokens_N, found_M))
                 if len(searches) > 2 * cores:
                     searches.popleft().result()
-                done += len(tokens_N)
-                report(f"comparing sets with {name} ({format_si(len(text))}tokens)", done, len(text))
+                searched_tokens += len(tokens_N)
+                report(
+                    f"comparing sets with {name} ({format_si(len(text))}tokens)", searched_tokens, len(text)
+                )
             for search in searches:
                 search.result()
         return found_M[self.ngram_NG]

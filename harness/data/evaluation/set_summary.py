@@ -17,10 +17,10 @@ class SetSummary:
     available: int
     """Number of tokens of the whole set."""
     is_estimate: bool
-    """True if the set was not tokenised yet, so that these numbers are estimated."""
+    """True if the set is not tokenised or not compared yet, so that these numbers are estimated."""
     ngram: int
     """Length of the n-grams by which the set was compared with the training text; 0: it was not."""
-    left_out: float | None
+    left_out_share: float | None
     """Share of its windows that stand in the training text and are left out; None: not known yet."""
-    touched: float | None
+    touched_share: float | None
     """Share of its windows that have any n-gram in common with the training text; None: not known yet."""

@@ -35,10 +35,10 @@ def heldout_sets(config: Config) -> dict[str, HeldOut]:
     rows = {}
     for source in find_sets(config):
         with _as_set(source.name):
-            held = _open_set(source, config)
-        choice = _choose(held, config, math.inf)
+            heldout_set = _open_set(source, config)
+        choice = _choose(heldout_set, config, math.inf)
         assert choice is not None
-        tokens_NT = held.windows[choice.window_N]
+        tokens_NT = heldout_set.windows[choice.window_N]
         rows[source.name] = HeldOut(tokens_NT, int(byte_lengths_V[tokens_NT[:, 1:]].sum()))
     return rows
 
@@ -61,28 +61,28 @@ def find_sets(config: Config) -> list[TrainingSource]:
     if sets and config.data.kind != "text":
         raise UserError(f"evaluation.sets is for text, but data.kind={config.data.kind}. Leave it out.")
     _check_ngrams(config)
-    found = []
+    sources = []
     for name in sorted(sets):
         _check_name(name, config)
         with _as_set(name):
-            found.append(_find_set(name, sets[name], config))
-    return found
+            sources.append(_find_set(name, sets[name], config))
+    return sources
 
 
-def _find_set(name: str, held: EvaluationSetConfig, config: Config) -> TrainingSource:
+def _find_set(name: str, node: EvaluationSetConfig, config: Config) -> TrainingSource:
     """Return a set as a source of which everything is held out. Raises UserError if its files are those of a
     source."""
-    source = SourceConfig(held.path, 0.0, held.column, held.format, held.options)
+    source = SourceConfig(node.path, 0.0, node.column, node.format, node.options)
     codec, data = load_codec(config.data), dataclasses.replace(config.data, holdout=1.0)
-    found = find_training_source(name, source, data, codec)
-    files = {file.resolve() for file in found.source.files}
-    for other in check_text_config(config.data):
-        if not files.isdisjoint(file.resolve() for file in other.source.files):
+    set_source = find_training_source(name, source, data, codec)
+    files = {file.resolve() for file in set_source.source.files}
+    for trained_source in check_text_config(config.data):
+        if not files.isdisjoint(file.resolve() for file in trained_source.source.files):
             raise UserError(
-                f"evaluation.sets.{name}.path={held.path} holds files of {other.where}, which runs train on. "
-                "Give other files, or move these out of the source."
+                f"evaluation.sets.{name}.path={node.path} holds files of {trained_source.where}, which runs "
+                "train on. Give other files, or move these out of the source."
             )
-    return found
+    return set_source
 
 
 def _check_name(name: str, config: Config) -> None:
@@ -132,16 +132,16 @@ def _too_small(source: TrainingSource, tokens: int, length: int) -> UserError:
     )
 
 
-def _choose(held: SetWindows, config: Config, limit: float) -> WindowChoice | None:
+def _choose(heldout_set: SetWindows, config: Config, limit: float) -> WindowChoice | None:
     """Choose the windows that are evaluated. Raises UserError if all stand in the training text."""
-    count = min(config.evaluation.tokens // config.data.sequence_length, len(held.windows))
+    count = min(config.evaluation.tokens // config.data.sequence_length, len(heldout_set.windows))
     ngram = config.evaluation.decontaminate
-    choice = choose_windows(held, count, _training_texts(config) if ngram else (), ngram, limit)
+    choice = choose_windows(heldout_set, count, _training_texts(config) if ngram else (), ngram, limit)
     if choice is not None and not len(choice.window_N):
-        path = config.evaluation.sets[held.name].path
+        where = f"evaluation.sets.{heldout_set.name}.path={config.evaluation.sets[heldout_set.name].path}"
         raise UserError(
-            f"evaluation.sets.{held.name}.path={path}: every window stands in the training text, by n-grams "
-            f"of evaluation.decontaminate={ngram} tokens. Give another set, longer n-grams, or 0 to keep all."
+            f"{where}: every window stands in the training text (evaluation.decontaminate={ngram} tokens at "
+            "a time). Give another set, longer n-grams, or 0 to keep all."
         )
     return choice
 
@@ -151,7 +151,7 @@ def _training_texts(config: Config) -> list[TrainingText]:
     other ways are evaluated on the same windows."""
     trained = trained_sources(config.data)
     tokens = {source.name: source.open(source.name in trained) for source in check_text_config(config.data)}
-    return [TrainingText(name, each.key, each.train) for name, each in tokens.items()]
+    return [TrainingText(name, both.key, both.train) for name, both in tokens.items()]
 
 
 def _describe(source: TrainingSource, config: Config) -> SetSummary:
@@ -159,12 +159,12 @@ def _describe(source: TrainingSource, config: Config) -> SetSummary:
         sizes, ratio = source.measure(trained=False), source.tokens_per_byte()
         if not sizes.heldout.documents:
             raise UserError(f"{source.where} is empty: give a file with text in it")
-        held = None if source.needs_build() else _open_set(source, config)
+        heldout_set = None if source.needs_build() else _open_set(source, config)
     side, ngram = sizes.heldout, config.evaluation.decontaminate
     available = side.tokens if side.tokens is not None else round(side.bytes * ratio) + side.documents
-    available = available if held is None else len(held.windows.tokens)
-    can_choose = held is not None and not (ngram and _needs_build(check_text_config(config.data)))
-    choice = _choose(held, config, SEARCHED_TOKENS) if held is not None and can_choose else None
+    available = available if heldout_set is None else len(heldout_set.windows.tokens)
+    can_choose = heldout_set is not None and not (ngram and _needs_build(check_text_config(config.data)))
+    choice = _choose(heldout_set, config, SEARCHED_TOKENS) if heldout_set is not None and can_choose else None
     length = config.data.sequence_length
     windows = min(config.evaluation.tokens, available) // length if choice is None else len(choice.window_N)
     return SetSummary(
@@ -174,8 +174,8 @@ def _describe(source: TrainingSource, config: Config) -> SetSummary:
         available=available,
         is_estimate=choice is None,
         ngram=ngram,
-        left_out=choice.left_out if choice else None,
-        touched=choice.touched if choice else None,
+        left_out_share=choice.left_out_share if choice else None,
+        touched_share=choice.touched_share if choice else None,
     )
 
 

@@ -35,26 +35,26 @@ class WindowChoice:
     training text; None: nothing was compared."""
 
     window_N: UInt64[np.ndarray, " N"]
-    left_out: float | None = None
+    left_out_share: float | None = None
     """Share that stands in the training text and is left out."""
-    touched: float | None = None
+    touched_share: float | None = None
     """Share that has any n-gram in common with the training text."""
 
 
 def choose_windows(
-    held: SetWindows, count: int, texts: Sequence[TrainingText], length: int, limit: float = math.inf
+    heldout_set: SetWindows, count: int, texts: Sequence[TrainingText], length: int, limit: float = math.inf
 ) -> WindowChoice | None:
     """Return up to `count` windows, in an order that depends on the set alone, without those that stand in
     the texts by their n-grams of `length` tokens; 0: with them. None if more than `limit` tokens would have
     to be searched."""
-    num_windows = len(held.windows)
+    num_windows = len(heldout_set.windows)
     if not length:
-        return WindowChoice(_in_order(held, min(count, num_windows)))
+        return WindowChoice(_in_order(heldout_set, min(count, num_windows)))
     num_candidates = min(num_windows, CANDIDATES * count)
     while True:
-        window_N = _in_order(held, num_candidates)
-        key = hash_json([held.name, held.key, held.windows.length, num_candidates])
-        share_N = shares_in_text(Candidates(key, held.windows[window_N]), texts, length, limit)
+        window_N = _in_order(heldout_set, num_candidates)
+        key = hash_json([heldout_set.name, heldout_set.key, heldout_set.windows.length, num_candidates])
+        share_N = shares_in_text(Candidates(key, heldout_set.windows[window_N]), texts, length, limit)
         if share_N is None:
             return None
         is_dirty_N = share_N >= DIRTY
@@ -64,6 +64,8 @@ def choose_windows(
         num_candidates = min(num_windows, CANDIDATES * num_candidates)
 
 
-def _in_order(held: SetWindows, count: int) -> np.ndarray:
+def _in_order(heldout_set: SetWindows, count: int) -> np.ndarray:
     """Return the first windows, in the order in which held-out windows of a source are taken too."""
-    return permute(np.arange(count, dtype=np.uint64), len(held.windows), make_key("heldout", held.name))
+    return permute(
+        np.arange(count, dtype=np.uint64), len(heldout_set.windows), make_key("heldout", heldout_set.name)
+    )

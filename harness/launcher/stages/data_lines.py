@@ -40,9 +40,11 @@ def _sets(runs: Sequence[Run]) -> list[str]:
 
 
 def _describe_set(facts: SetFacts, run: Run) -> str:
-    asked, length = run.config.evaluation.tokens, run.config.data.sequence_length
+    max_tokens, length = run.config.evaluation.tokens, run.config.data.sequence_length
     about = "about " if facts.is_estimate else ""
-    fewer = f", fewer than evaluation.tokens={asked}" if facts.tokens < asked // length * length else ""
+    fewer = (
+        f", fewer than evaluation.tokens={max_tokens}" if facts.tokens < max_tokens // length * length else ""
+    )
     tokens = f"{about}{facts.tokens:,} of {format_count(facts.available)} tokens{fewer}"
     return f"{with_plural(facts.files, 'file')}, {tokens}; {facts.contamination}"
 

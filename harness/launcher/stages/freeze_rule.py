@@ -39,10 +39,10 @@ def set_default_domains(sweep: SweepDir, configs: Sequence[Config]) -> None:
 
 
 def _check_domains(config: Config) -> None:
-    evaluated = {**config.data.sources, **config.evaluation.sets}
+    domains = {**config.data.sources, **config.evaluation.sets}
     for name in config.rule.domains:
-        if name not in evaluated:
-            hint = did_you_mean(name, evaluated)
+        if name not in domains:
+            hint = did_you_mean(name, domains)
             raise UserError(
                 f"rule.domains={config.rule.domains}: {name} is none of data.sources and evaluation.sets; "
                 f"{hint}"

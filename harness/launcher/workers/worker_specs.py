@@ -52,7 +52,7 @@ def worker_spec(sweep: SweepDir, assignment: Assignment) -> WorkerSpec:
 def input_files(runs: Sequence[Run]) -> list[Path]:
     """Return the existing data files and tokenizers that the runs read."""
     sources = {source.path for run in runs for source in run.config.data.sources.values()}
-    sets = {held.path for run in runs for held in run.config.evaluation.sets.values()}
+    sets = {node.path for run in runs for node in run.config.evaluation.sets.values()}
     names = sources | sets | {run.config.data.tokenizer for run in runs}
     return [Path(name) for name in sorted(names) if Path(name).exists()]
 

@@ -64,12 +64,12 @@ class SetFacts:
     available: int
     """Number of tokens of the whole set."""
     is_estimate: bool
-    """True if the set was not tokenised, so that these numbers were estimated."""
+    """True if the set was not tokenised or not compared yet, so that these numbers are estimated."""
     ngram: int
     """Length of the n-grams by which the set was compared with the training text; 0: it was not."""
-    left_out: float | None
+    left_out_share: float | None
     """Share of its windows that stand in the training text and are left out; None: it was not known."""
-    touched: float | None
+    touched_share: float | None
     """Share of its windows that have any n-gram in common with the training text; None: it was not known."""
 
     @property
@@ -77,11 +77,11 @@ class SetFacts:
         """Phrase for how much of the set stands in the training text."""
         if not self.ngram:
             return "not compared with the training text"
-        if self.left_out is None or self.touched is None:
+        if self.left_out_share is None or self.touched_share is None:
             return "how much of it stands in the training text is not known yet"
         return (
-            f"{_percent(self.left_out)} of its windows stand in the training text and are left out, "
-            f"{_percent(self.touched)} have any n-gram of {self.ngram} tokens in common with it"
+            f"{_percent(self.left_out_share)} of its windows stand in the training text and are left out, "
+            f"{_percent(self.touched_share)} have any n-gram of {self.ngram} tokens in common with it"
         )
 
 
@@ -185,8 +185,10 @@ class Facts:
 
     @property
     def has_unread_sources(self) -> bool:
-        """True if sizes and content of a source are estimated, since nobody has read it yet."""
-        return any(source.is_sampled for source in self.sources.values())
+        """True if sizes and content of a source are estimated, since nobody has read it yet, or if a set was
+        not compared with the training text yet."""
+        has_unread_set = any(facts.is_estimate for facts in self.sets.values())
+        return has_unread_set or any(source.is_sampled for source in self.sources.values())
 
     @property
     def is_known(self) -> bool:

@@ -46,10 +46,10 @@ def fact_table(comparison: Comparison, content: Frames) -> Table:
 def _sets(records: Sequence[Provenance]) -> dict[str, list[str]]:
     """Return the tokens of each validation set, and how much of it stands in the training text."""
     names = sorted({name for record in records for name in record.facts.sets})
-    found = {name: [r.facts.sets[name] for r in records if name in r.facts.sets] for name in names}
+    facts_by_name = {name: [r.facts.sets[name] for r in records if name in r.facts.sets] for name in names}
     return {
-        f"set {name}": _distinct_values(f"{each.tokens:,} tokens; {each.contamination}" for each in sets)
-        for name, sets in found.items()
+        f"set {name}": _distinct_values(f"{facts.tokens:,} tokens; {facts.contamination}" for facts in sets)
+        for name, sets in facts_by_name.items()
     }
 
 

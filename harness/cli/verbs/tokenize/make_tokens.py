@@ -24,6 +24,7 @@ from harness.worker.tokenize_sources import (
     OpenedSource,
     TokenizeTask,
     WorkState,
+    compare_sets,
     find_sources,
     open_sources,
 )
@@ -49,6 +50,7 @@ def make_tokens(options: argparse.Namespace) -> int:
                 return 0
         with stop_on_signal(), ProgressLine() as line:
             opened = open_sources(sources, task, line.show)
+            compare_sets(configs, line.show)
     except TasksFailed as error:
         print(printable(error), file=sys.stderr)
         return FAILED
