@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -55,3 +59,27 @@ def built_shards(cache: Path) -> list[str]:
     """Return the names of the shards of the one source, in the order in which they were built."""
     [entry] = entries(cache)
     return (entry / "built").read_text().split()
+
+
+def start(folder: Path, text: Path, env: Mapping[str, str], *options: str) -> subprocess.Popen:
+    """Start `harness tokenize` with a cache of its own in `folder`, where shards are small."""
+    env = {**env} | small_shards(folder) | {"AB_HARNESS_CACHE": str(folder / "cache")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "tokenize", str(text), *options],
+        env=os.environ | env,
+        cwd=ROOT,
+        stdout=(folder / "said.txt").open("ab"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def said(folder: Path) -> str:
+    return (folder / "said.txt").read_text()
+
+
+def wait_for(condition: Callable[[], object], folder: Path, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, said(folder)
+        time.sleep(0.02)

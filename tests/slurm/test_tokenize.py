@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.data.small_shards import ROOT, built_shards, shard_hashes, small_shards, write_text
+from tests.data.small_shards import built_shards, said, shard_hashes, start, wait_for, write_text
 from tests.slurm.cluster import Cluster, processes
 
 pytestmark = pytest.mark.slow  # make test-slurm
@@ -23,30 +19,6 @@ TASKS = ("engine=slurm", "--tasks", "3", "--processes", "1")
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     return write_text(tmp_path_factory.mktemp("text") / "text.txt", BYTES)
-
-
-def start(folder: Path, text: Path, env: dict[str, str], *options: str) -> subprocess.Popen:
-    """Start the command with a cache of its own in `folder`."""
-    env = env | small_shards(folder) | {"AB_HARNESS_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "tokenize", str(text), *options],
-        env=os.environ | env,
-        cwd=ROOT,
-        stdout=(folder / "said.txt").open("ab"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-
-
-def said(folder: Path) -> str:
-    return (folder / "said.txt").read_text()
-
-
-def wait_for(condition: Callable[[], object], folder: Path, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, said(folder)
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
