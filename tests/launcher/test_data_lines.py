@@ -95,6 +95,12 @@ def test_packing_and_order_are_said_once_where_they_are_not_the_defaults(tmp_pat
     assert "blocks of 1,024 neighbouring examples" in said[1]
 
 
+def test_packed_rows_tell_what_stays_empty_what_is_cut_and_how_often_they_are_read(tmp_path):
+    (said,) = lines(tmp_path, packed_rows=50, padding=0.0123, cut_documents=1)
+    assert "read 4 times" in said
+    assert said.endswith("; packed: 50 rows, of which 1.2 % stays empty; 1 document longer than a row cut")
+
+
 def test_four_passes_are_not_too_many(tmp_path):
     assert len(lines(tmp_path, draws=(16,), train_tokens=512)) == 1
 

@@ -110,7 +110,18 @@ def _describe(name: str, runs: Sequence[Run]) -> str:
     ]
     held_out = _heldout_text(source, runs[0].config.data.holdout, "documents" if is_text else "images")
     skipped = f"; not read: {printable(', '.join(source.skipped))}" if source.skipped else ""
-    return f"{', '.join(texts)}; held out: {held_out}{skipped}"
+    return f"{', '.join(texts)}; held out: {held_out}{skipped}{_packed_text(sources)}"
+
+
+def _packed_text(sources: Sequence[SourceFacts]) -> str:
+    """Return what packing makes of a source; empty if no run packs it, or it is not tokenised yet."""
+    for source in sources:
+        if source.packed_rows is not None and source.padding is not None:
+            return (
+                f"; packed: {source.packed_rows:,} rows, of which {100 * source.padding:.2g} % stays empty; "
+                f"{with_plural(source.cut_documents or 0, 'document')} longer than a row cut"
+            )
+    return ""
 
 
 def _documents_text(source: SourceFacts, word: str) -> Iterator[str]:
@@ -149,8 +160,10 @@ def _tokens_text(sources: Sequence[SourceFacts], unit: str) -> str:
 
 def _passes(run: Run, name: str) -> float:
     """Return how often a run reads a source; 0 for one that is only evaluated."""
-    tokens = run.facts.draws.get(name, 0) * run.config.data.sequence_length
-    return tokens / max(1, run.facts.sources[name].train_tokens)
+    draws, source = run.facts.draws.get(name, 0), run.facts.sources[name]
+    if source.packed_rows is not None:
+        return draws / source.packed_rows
+    return draws * run.config.data.sequence_length / max(1, source.train_tokens)
 
 
 def _passes_text(passes: Sequence[float]) -> str:
