@@ -141,10 +141,10 @@ def _example_tokens(record: bytes, column: str) -> Int64[np.ndarray, " N"]:
     try:
         entries = [*protobuf_wire.messages(b"".join(protobuf_wire.messages(record, FEATURES)), 1)]
         features = {protobuf_wire.text(entry, MAP_KEY): entry for entry in entries}
-        found = [features[name] for name in names if name in features]
+        present = [features[name] for name in names if name in features]
         lists = [
             integers
-            for feature in found
+            for feature in present
             for value in protobuf_wire.messages(feature, MAP_VALUE)
             for integers in protobuf_wire.messages(value, INT64_LIST)
         ]
@@ -162,8 +162,8 @@ def _example_tokens(record: bytes, column: str) -> Int64[np.ndarray, " N"]:
 def _integers(message: bytes) -> Int64[np.ndarray, " N"]:
     """Return the values of an Int64List, packed as protobuf writes them, or one by one."""
     single = [value for number, value in protobuf_wire.fields(message) if number == VALUES]
-    packed = [_varints(value) for value in single if isinstance(value, bytes)]
-    return np.concatenate(packed) if packed else np.array(single, np.uint64).astype(np.int64)
+    lists = [_varints(value) for value in single if isinstance(value, bytes)]
+    return np.concatenate(lists) if lists else np.array(single, np.uint64).astype(np.int64)
 
 
 def _varints(content: bytes) -> Int64[np.ndarray, " N"]:

@@ -179,9 +179,9 @@ class _Pieces:
         """Return the hashes of the pieces that end in a run, at places within it."""
         content = np.ascontiguousarray(run_N, "<u4").data.cast("B")
         hash_P, first = np.empty(len(stop_P), np.uint64), 0
-        for piece, (stop, ended) in enumerate(zip(stop_P.tolist(), ended_P.tolist(), strict=True)):
+        for piece, (stop, is_ended) in enumerate(zip(stop_P.tolist(), ended_P.tolist(), strict=True)):
             hasher, self._open = self._open or hashlib.sha256(), None
-            hasher.update(content[4 * first : 4 * (stop - ended)])
+            hasher.update(content[4 * first : 4 * (stop - is_ended)])
             hash_P[piece], first = short_hash(hasher.digest()), stop
         if first < len(run_N):
             self._open = self._open or hashlib.sha256()

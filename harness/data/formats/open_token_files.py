@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from harness.core.hashing import hash_json
 from harness.data.formats.extents import cut_sequence
 from harness.data.formats.sample_checks import check_largest, check_token_sample
-from harness.data.formats.source_index import SourceIndex, index_source, is_indexed
+from harness.data.formats.source_index import SourceIndex, index_source, is_indexed, source_content
 from harness.data.formats.token_sources import TokenSource, find_token_source, is_token_source
 from harness.data.text.codec import Codec
 from harness.data.text.source_sizes import SourceSizes, SplitSize
@@ -81,12 +81,12 @@ def content_of(source: TokenSource, codec: Codec) -> str:
     """Return a hash of the tokens and documents of a source, with those of its validation files: the same in
     every format. Makes the index if it is not there."""
     parts = [source, *([source.validation] if source.validation else [])]
-    return hash_json([index_source(part, codec.end_token, 0.0).content for part in parts])
+    return hash_json([source_content(part, codec.end_token).content for part in parts])
 
 
 def digests_of(source: TokenSource, codec: Codec) -> dict[str, str]:
     """Return a hash of the tokens of each file by its path in the source."""
-    digests = index_source(source, codec.end_token, 0.0).file_digests
+    digests = source_content(source, codec.end_token).file_digests
     names = [file.relative_to(source.folder).as_posix() for file in source.files]
     return dict(zip(names, digests, strict=True))
 

@@ -167,7 +167,7 @@ def _check_tokenizer(source: TokenSource, samples: list[_Sample], codec: Codec) 
 
 def agreement(places: tuple[Int64[np.ndarray, " N"], ...], codec: Codec) -> float | None:
     """Return the share of pairs of neighbouring tokens that come back from their text; None for too few."""
-    count = kept = 0
+    count = common = 0
     for tokens in places:
         is_special = codec.byte_lengths_V[tokens] == 0
         for piece in np.split(tokens, np.flatnonzero(is_special)):
@@ -176,9 +176,9 @@ def agreement(places: tuple[Int64[np.ndarray, " N"], ...], codec: Codec) -> floa
                 continue
             (after,) = codec.encode([codec.decode(plain)])
             before = Counter(itertools.pairwise(plain[EDGE:-EDGE].tolist()))
-            kept += sum((before & Counter(itertools.pairwise(after.tolist()))).values())
+            common += sum((before & Counter(itertools.pairwise(after.tolist()))).values())
             count += before.total()
-    return kept / count if count >= MIN_PAIRS else None
+    return common / count if count >= MIN_PAIRS else None
 
 
 def _check_one_tokenizer(source: TokenSource, samples: list[_Sample]) -> None:

@@ -16,9 +16,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
+from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
 from harness.core.progress.report import report
-from harness.data.formats.cached_arrays import ArrayWriter, StoredArrays, build_arrays, stored_arrays
+from harness.data.formats.cached_arrays import (
+    KIND,
+    VERSION,
+    ArrayWriter,
+    StoredArrays,
+    build_arrays,
+    stored_arrays,
+)
 from harness.data.formats.extents import EndTokens, ExtentWriter, FileParts, piece_of
 from harness.data.formats.file_index import FileIndex, hash_tokens, index_files
 from harness.data.formats.token_sources import TokenSource
@@ -30,12 +38,21 @@ SIDES = {False: "train", True: "heldout"}
 
 
 @dataclass(frozen=True)
+class SourceContent:
+    """Hashes of a source's tokens and documents."""
+
+    content: str
+    """Hash of all of them, the same in every format."""
+    file_digests: list[str]
+    """Hash of each file's."""
+
+
+@dataclass(frozen=True)
 class SourceIndex:
     """A source's documents on two sides."""
 
     content: str
     """Hash of all tokens and documents, the same in every format."""
-    file_digests: list[str]
     smallest: int
     largest: int
     has_documents: bool
@@ -61,6 +78,16 @@ def index_source(source: TokenSource, end_token: int | None, holdout: float) -> 
 
         stored = build_arrays(inputs, f"indexes {source.name}", write)
     return _open(source, stored, end_token)
+
+
+def source_content(source: TokenSource, end_token: int | None) -> SourceContent:
+    """Return the hashes of a source, which do not depend on what is held out."""
+    entry = _content_entry(source, end_token)
+    stored = entry.read_json()
+    if stored is None:
+        indices = index_files(source.name, source.index_tasks(end_token))
+        return _divide(source, indices, _Division({}, 0.0, end_token is not None), end_token)
+    return SourceContent(**stored)
 
 
 def is_indexed(source: TokenSource, end_token: int | None, holdout: float) -> bool:
@@ -96,29 +123,43 @@ def _write(
     writer: ArrayWriter,
 ) -> dict[str, Any]:
     """Write the extents of both sides, and return what else there is to know."""
-    has_documents = end_token is not None or all(index.has_starts for index in indices)
-    digests = [index.digest for index in indices]
-    counts, content = (0, 0), hash_json(digests)
-    if has_documents:
-        files, first_part = [], 0
-        for tokens in source.open():
-            files.append(FileParts.of(tokens.parts, first_part))
-            first_part += len(tokens.parts)
-        sides = {held_out: ExtentWriter(writer, side, first_part) for held_out, side in SIDES.items()}
-        division = _Division(sides, holdout, end_token is not None)
-        for number, (file, index) in enumerate(zip(files, indices, strict=True)):
-            report(f"dividing {source.name}", number, len(files))
-            division.add_file(file, index)
-        content = division.finish()
-        counts = (sides[False].num_documents, sides[True].num_documents)
+    end_part = sum(len(tokens.parts) for tokens in source.open())
+    sides = {held_out: ExtentWriter(writer, side, end_part) for held_out, side in SIDES.items()}
+    division = _Division(sides, holdout, end_token is not None)
+    hashes = _divide(source, indices, division, end_token)
     return {
-        "content": content,
-        "file_digests": digests,
+        "content": hashes.content,
         "smallest": min((index.smallest for index in indices), default=0),
         "largest": max((index.largest for index in indices), default=0),
-        "has_documents": has_documents,
-        "num_documents": counts,
+        "has_documents": _has_documents(indices, end_token),
+        "num_documents": [side.num_documents for side in sides.values()],
     }
+
+
+def _divide(
+    source: TokenSource, indices: Sequence[FileIndex], division: _Division, end_token: int | None
+) -> SourceContent:
+    """Divide the documents of all files, where there are any, and store the hashes of what was read."""
+    digests = [index.digest for index in indices]
+    content = hash_json(digests)
+    if _has_documents(indices, end_token):
+        first_part = 0
+        for number, (tokens, index) in enumerate(zip(source.open(), indices, strict=True)):
+            report(f"dividing {source.name}", number, len(digests))
+            division.add_file(FileParts.of(tokens.parts, first_part), index)
+            first_part += len(tokens.parts)
+        content = division.finish()
+    hashes = SourceContent(content, digests)
+    _content_entry(source, end_token).write_json(hashes)
+    return hashes
+
+
+def _has_documents(indices: Sequence[FileIndex], end_token: int | None) -> bool:
+    return end_token is not None or all(index.has_starts for index in indices)
+
+
+def _content_entry(source: TokenSource, end_token: int | None) -> CacheEntry:
+    return CacheEntry(KIND, "content", [VERSION, *_inputs(source, end_token, 0.0)])
 
 
 @dataclass(frozen=True)
@@ -132,7 +173,8 @@ class _Piece:
 
 
 class _Division:
-    """Division of the documents of files, one file after another."""
+    """Division of the documents of files, one file after another, among sides; without sides, only the hash
+    of all documents is taken."""
 
     def __init__(self, sides: dict[bool, ExtentWriter], holdout: float, has_end: bool) -> None:
         self._sides, self._has_end = sides, has_end
@@ -188,7 +230,9 @@ class _Division:
         length = sum(piece.stop - piece.first for piece in pieces) - is_ended
         hash_D = np.array([pieces[0].hash if len(pieces) == 1 else _hash(pieces, is_ended)], np.uint64)
         self._add_hashes(hash_D, np.array([length]))
-        side = self._sides[bool(self._is_heldout(hash_D)[0])]
+        side = self._sides.get(bool(self._is_heldout(hash_D)[0]))
+        if side is None:
+            return
         for number, piece in enumerate(pieces):
             is_last = number == len(pieces) - 1
             lacks_end = self._has_end and is_last and not is_ended

@@ -144,8 +144,8 @@ def configured_reader(name: str, options: dict[str, Any], key: str) -> TokenRead
             f"{key}.format={name} is not registered: {did_you_mean(name, TOKEN_FORMATS.entries)}"
             " (List a module of your own in `imports`.)"
         )
-    configured = TOKEN_FORMATS.lookup(ModuleConfig(name, options), key)
-    return configured.entry.implementation(configured.options)
+    format_node = TOKEN_FORMATS.lookup(ModuleConfig(name, options), key)
+    return format_node.entry.implementation(format_node.options)
 
 
 def file_version(file: Path) -> list[int]:

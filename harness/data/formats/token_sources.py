@@ -62,8 +62,8 @@ class TokenSource:
 
     def where(self, file: Path) -> str:
         """Return the words that name a file in messages."""
-        shown = "" if str(file) == self.path else f": {file.name}"
-        return f"{self.key}.path={self.path}{shown}"
+        suffix = "" if str(file) == self.path else f": {file.name}"
+        return f"{self.key}.path={self.path}{suffix}"
 
     def named(self, error: TokenFileError) -> str:
         """Return the words of an error with this source's key in them."""
@@ -150,24 +150,24 @@ def _sample_opener(source: TokenSource):
 
 def _find_files(config: SourceConfig, key: str, path: Path) -> tuple[Sequence[Path], str, tuple[str, ...]]:
     """Return the files, the name of their format, and what is left out."""
-    chosen = None if config.format is None else TOKEN_FORMATS.entries.get(config.format)
-    if config.format is not None and chosen is None:
+    wanted_format = None if config.format is None else TOKEN_FORMATS.entries.get(config.format)
+    if config.format is not None and wanted_format is None:
         configured_reader(config.format, config.options, key)  # raises
-    if found := _collection(path, chosen):
-        return *found, ()
+    if collection := _collection(path, wanted_format):
+        return *collection, ()
     if not path.exists():
         names = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
         raise UserError(f"{key}.path={config.path} does not exist: {did_you_mean(path.name, names)}")
     if path.is_file():
-        return [path], (chosen or _recognise(path, key, config.path)).name, ()
-    listing = list_files(path, lambda file: _is_wanted(file, chosen))
+        return [path], (wanted_format or _recognise(path, key, config.path)).name, ()
+    listing = list_files(path, lambda file: _is_wanted(file, wanted_format))
     if not listing.files:
+        names = f" ({listing.other_files[0].name}, ...)" if listing.other_files else ""
         raise UserError(
-            f"{key}.path={config.path} holds no file of tokens"
-            f"{f' ({listing.other_files[0].name}, ...)' if listing.other_files else ''}. Give files"
-            f" whose names end in {', '.join(_suffixes(chosen))}, or name their format with {key}.format=..."
+            f"{key}.path={config.path} holds no file of tokens{names}. Give files whose names end in"
+            f" {', '.join(_suffixes(wanted_format))}, or name their format with {key}.format=..."
         )
-    formats = {(chosen or _recognise(file, key, config.path)).name for file in listing.files}
+    formats = {(wanted_format or _recognise(file, key, config.path)).name for file in listing.files}
     if len(formats) > 1:
         raise UserError(
             f"{key}.path={config.path} holds files of several formats ({', '.join(sorted(formats))}). Give"
@@ -179,13 +179,13 @@ def _find_files(config: SourceConfig, key: str, path: Path) -> tuple[Sequence[Pa
     return listing.files, formats.pop(), tuple(skipped)
 
 
-def _collection(path: Path, chosen: TokenFormat | None = None) -> tuple[list[Path], str] | None:
+def _collection(path: Path, wanted_format: TokenFormat | None = None) -> tuple[list[Path], str] | None:
     """Return the files and the format of a path that is more than a file, such as the folder of a data set,
     or of a folder of such folders."""
     folders = [path]
     if path.is_dir():
         folders += sorted(entry for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    for entry in [chosen] if chosen else TOKEN_FORMATS.entries.values():
+    for entry in [wanted_format] if wanted_format else TOKEN_FORMATS.entries.values():
         if files := entry.implementation.files_of(path):
             return files, entry.name
         parts = [file for folder in folders[1:] for file in entry.implementation.files_of(folder)]
@@ -205,16 +205,16 @@ def _recognise(file: Path, key: str, path: str) -> TokenFormat:
     )
 
 
-def _suffixes(chosen: TokenFormat | None) -> list[str]:
-    entries = [chosen] if chosen else TOKEN_FORMATS.entries.values()
+def _suffixes(wanted_format: TokenFormat | None) -> list[str]:
+    entries = [wanted_format] if wanted_format else TOKEN_FORMATS.entries.values()
     return [*dict.fromkeys(suffix for entry in entries for suffix in entry.suffixes)]
 
 
-def _is_wanted(file: Path, chosen: TokenFormat | None) -> bool:
+def _is_wanted(file: Path, wanted_format: TokenFormat | None) -> bool:
     """Return whether a file of a folder is read: by its name, and of a named format without suffixes all that
     are no text."""
-    suffixes = _suffixes(chosen)
-    if chosen and not suffixes:
+    suffixes = _suffixes(wanted_format)
+    if wanted_format and not suffixes:
         return file.suffix == ".bin" or not file.suffix
     return file.name.endswith(tuple(suffixes))
 
