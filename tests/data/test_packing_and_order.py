@@ -13,7 +13,9 @@ from harness.config.schema.run import DataConfig, Order, Packing, ScaleConfig, S
 from harness.core.errors import UserError
 from harness.data import count_shared_examples, describe_data, describe_mix, open_data
 from harness.data.data_format import FORMATS, register_data
+from harness.data.text import describe_text
 from harness.data.text.split import is_heldout
+from harness.data.text.tokenizers import load_codec
 
 from .conftest import documents, text_corpus
 from .test_describe_text import check_sentence
@@ -132,6 +134,15 @@ def test_fingerprints_tell_packing_and_order(configure):
     assert len({each.fingerprint for each in facts}) == len(kinds)
     assert len({each.eval_fingerprint for each in facts}) == 1
     assert describe_data(configure({"a": 1}, order_block=7), 160).fingerprint == facts[0].fingerprint
+
+
+def test_a_mask_of_documents_needs_the_token_that_ends_one(configure, monkeypatch):
+    codec = load_codec(configure({"a": 1}))
+    monkeypatch.setattr(codec, "end_token", None)
+    monkeypatch.setattr(describe_text, "load_codec", lambda config: codec)
+    with pytest.raises(UserError) as caught:
+        describe_data(configure({"a": 1}, mask_documents=True), 160)
+    check_sentence(str(caught.value), ["data.mask_documents=true", "Set data.end_token"])
 
 
 def test_a_curriculum_needs_the_length_of_its_run(configure):

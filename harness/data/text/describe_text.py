@@ -71,6 +71,11 @@ def describe_text(config: DataConfig, eval_tokens: int) -> DataFacts:
     by_name = {source.name: source for source in sources}
     contents = {name: source.content() for name, source in by_name.items()}
     codec = load_codec(config)
+    if config.mask_documents and codec.end_token is None:
+        raise UserError(
+            "data.mask_documents=true needs the token that ends a document, but data.end_token=null. Set "
+            "data.end_token, or set data.mask_documents=false."
+        )
     base = {
         "sources": contents,
         "tokenizer": codec.fingerprint,
