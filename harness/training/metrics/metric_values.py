@@ -31,7 +31,7 @@ class StepRecord:
     state: Any
     """State of the optimizer after the update."""
     rows_BR: Int[Array, "B R"]
-    """Rows of the first micro-batch."""
+    """Rows of the first micro-batch; -1 at the empty places of packed ones."""
     loss: Float[Array, ""]
 
 
