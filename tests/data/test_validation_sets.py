@@ -17,6 +17,7 @@ from harness.data.evaluation.ngrams import NgramIndex
 from harness.data.evaluation.validation_sets import heldout_sets, with_sets
 from harness.data.order.permutation import make_key, permute
 from harness.data.text.codec import ByteCodec
+from harness.data.text.describe_text import check_text_config
 from tests.data.conftest import documents, text_corpus, write
 
 T, NGRAM = 16, 13
@@ -42,6 +43,12 @@ def config(configure, tmp_path):
         return Config(data=data, evaluation=EvaluationConfig(tokens=tokens, sets=nodes, decontaminate=ngram))
 
     return make
+
+
+def described(config):
+    """Facts of a run whose sets were compared, as a launch does before it records them."""
+    heldout_sets(config)
+    return describe_evaluated(config)
 
 
 def tokens_of(texts):
@@ -74,7 +81,7 @@ def test_all_of_a_set_is_held_out_and_evaluated_beside_the_sources(config):
     texts = fresh(30)
     made = config(c=texts)
     rows = heldout_rows(made, open_data(made.data))
-    assert [*rows] == ["a", "b", "c"] == [*describe_evaluated(made).domains]
+    assert [*rows] == ["a", "b", "c"] == [*described(made).domains]
     np.testing.assert_array_equal(rows["c"].tokens_NT, windows_in_order("c", texts)[:10])
     assert rows["c"].bytes == (rows["c"].tokens_NT[:, 1:] != ByteCodec.end_token).sum()
     without = open_data(config().data).heldout(160)
@@ -96,7 +103,7 @@ def test_windows_that_stand_in_the_training_text_are_replaced_by_the_next(config
     clean = ordered[shares < 0.8]
     assert 10 < len(clean) < 0.8 * len(ordered)
     np.testing.assert_array_equal(heldout_sets(made)["c"].tokens_NT, clean[:10])
-    facts = describe_evaluated(made).sets["c"]
+    facts = described(made).sets["c"]
     assert (facts.left_out_share, facts.touched_share) == (
         (shares[:40] >= 0.8).mean(),
         (shares[:40] > 0).mean(),
@@ -119,14 +126,14 @@ def test_mixes_of_the_same_sources_are_evaluated_on_the_same_windows(config):
     mixes = [config(weights, c=texts) for weights in ({"a": 1, "b": 3}, {"a": 1, "b": 0}, {"a": 0, "b": 1})]
     rows = [heldout_sets(made)["c"].tokens_NT for made in mixes]
     assert all(np.array_equal(rows[0], other) for other in rows)
-    assert len({describe_evaluated(made).eval_fingerprint for made in mixes}) == 1
-    assert len({describe_evaluated(made).fingerprint for made in mixes}) == 3
+    assert len({described(made).eval_fingerprint for made in mixes}) == 1
+    assert len({described(made).fingerprint for made in mixes}) == 3
 
 
 def test_only_what_changes_the_evaluated_tokens_changes_their_fingerprint(config):
     plain, texts = config(), fresh(30)
-    facts = describe_evaluated(plain)
-    assert (facts.sets, facts) == ({}, describe_evaluated(config(ngram=5)))
+    facts = described(plain)
+    assert (facts.sets, facts) == ({}, described(config(ngram=5)))
     changed = [
         config(c=texts),
         config(d=texts),
@@ -134,9 +141,9 @@ def test_only_what_changes_the_evaluated_tokens_changes_their_fingerprint(config
         config(c=texts, ngram=12),
         config(c=texts, ngram=0),
     ]
-    described = [describe_evaluated(made) for made in changed]
-    assert len({facts.eval_fingerprint, *(each.eval_fingerprint for each in described)}) == 6
-    assert {each.fingerprint for each in described} == {facts.fingerprint}
+    facts_of_changed = [described(made) for made in changed]
+    assert len({facts.eval_fingerprint, *(each.eval_fingerprint for each in facts_of_changed)}) == 6
+    assert {each.fingerprint for each in facts_of_changed} == {facts.fingerprint}
 
 
 def test_a_training_text_is_searched_once(config, monkeypatch):
@@ -147,24 +154,23 @@ def test_a_training_text_is_searched_once(config, monkeypatch):
     assert all(np.array_equal(before[name].tokens_NT, after[name].tokens_NT) for name in "cd")
 
 
-def test_a_description_does_not_wait_for_a_long_search(config, monkeypatch):
-    monkeypatch.setattr(validation_sets, "SEARCHED_TOKENS", 1000)
+def test_a_description_tokenises_nothing_and_waits_for_no_long_search(config, monkeypatch, cache):
     made = config(c=fresh(30))
-    early = describe_evaluated(made)
-    assert (early.sets["c"].left_out_share, early.sets["c"].is_estimate, early.sets["c"].tokens) == (
-        None,
-        True,
-        160,
-    )
-    heldout_sets(made)
-    late = describe_evaluated(made)
+    early = describe_evaluated(made).sets["c"]
+    assert not [*cache.rglob("*.bin")]
+    assert (early.left_out_share, early.is_estimate, early.tokens) == (None, True, 160)
+    monkeypatch.setattr(validation_sets, "SEARCHED_TOKENS", 1000)
+    for source in (*validation_sets.find_sets(made), *check_text_config(made.data)):
+        source.open(trained=source.name != "c")
+    unsearched, late = describe_evaluated(made), described(made)
+    assert (unsearched.sets["c"].left_out_share, unsearched.sets["c"].is_estimate) == (None, True)
     assert (late.sets["c"].left_out_share, late.sets["c"].is_estimate) == (0.0, False)
-    assert late.eval_fingerprint == early.eval_fingerprint
+    assert late.eval_fingerprint == unsearched.eval_fingerprint
 
 
 def test_a_set_of_fewer_tokens_is_evaluated_whole(config):
     texts = [fresh(1)[0][:60]]
-    facts, rows = describe_evaluated(made := config(c=texts)).sets["c"], heldout_sets(config(c=texts))["c"]
+    facts, rows = described(made := config(c=texts)).sets["c"], heldout_sets(config(c=texts))["c"]
     assert len(rows.tokens_NT) == (len(tokens_of(texts)) - 1) // T < made.evaluation.tokens // T
     assert (facts.tokens, facts.available) == (len(rows.tokens_NT) * T, len(tokens_of(texts)))
 
@@ -192,8 +198,13 @@ def test_what_is_no_set_is_refused(config, change, said):
     if "c" in change and "every window" in said:
         change = change | {"data": {"holdout": 0.001}}
     facts, made = describe_evaluated(config()), config(**change)
-    with pytest.raises(UserError) as error:
+
+    def launch():
         with_sets(facts, made)
+        heldout_sets(made)
+
+    with pytest.raises(UserError) as error:
+        launch()
     assert all(words in str(error.value) for words in said), error.value
 
 

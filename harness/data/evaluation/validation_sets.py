@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
 from harness.config.schema.run import Config, SourceConfig
 from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
@@ -20,8 +18,10 @@ from harness.data.evaluation.window_choice import SetWindows, WindowChoice, choo
 from harness.data.order.mixture_schedule import trained_sources
 from harness.data.text.corpus import HeldOut, Windows
 from harness.data.text.describe_text import DataFacts, check_text_config
+from harness.data.text.split import Split
+from harness.data.text.token_cache import is_tokenised
 from harness.data.text.tokenizers import load_codec
-from harness.data.text.training_source import TrainingSource, find_training_source
+from harness.data.text.training_source import TextSource, TrainingSource, find_training_source
 
 SEARCHED_TOKENS = 2**27
 """Training tokens up to which sets are compared with them while a run is described: a second or two."""
@@ -29,26 +29,28 @@ _NAME = re.compile(r"[\w.+-]+")
 
 
 def heldout_sets(config: Config) -> dict[str, HeldOut]:
-    """Return the rows of each validation set, the same for every run. What was not searched yet is searched.
-    Raises UserError for a set that cannot be evaluated."""
-    byte_lengths_V = load_codec(config.data).byte_lengths_V if config.evaluation.sets else np.empty(0)
-    rows = {}
-    for source in find_sets(config):
-        with _as_set(source.name):
-            heldout_set = _open_set(source, config)
-        choice = _choose(heldout_set, config, math.inf)
+    """Return the rows of each validation set, the same for every run. What was not compared with the training
+    text yet is compared. Raises UserError for a set that cannot be evaluated."""
+    sources, rows = find_sets(config), dict[str, HeldOut]()
+    texts = _training_texts(config) if sources else []
+    for source in sources:
+        heldout_set = _open_set(source, config)
+        choice = _choose(heldout_set, config, texts, math.inf)
         assert choice is not None
         tokens_NT = heldout_set.windows[choice.window_N]
+        byte_lengths_V = load_codec(config.data).byte_lengths_V
         rows[source.name] = HeldOut(tokens_NT, int(byte_lengths_V[tokens_NT[:, 1:]].sum()))
     return rows
 
 
 def with_sets(facts: DataFacts, config: Config) -> DataFacts:
-    """Return the facts of a run's data with its validation sets. Raises UserError. What takes long is not
-    done here: its shares are not known yet."""
-    sets = {source.name: _describe(source, config) for source in find_sets(config)}
-    if not sets:
+    """Return the facts of a run's data with its validation sets. Raises UserError. Nothing is tokenised here,
+    and no long text searched: the facts of such a set are estimates."""
+    sources = find_sets(config)
+    if not sources:
         return facts
+    texts = _training_texts(config) if _are_built(config) else None
+    sets = {source.name: _describe(source, config, texts) for source in sources}
     contents = {name: summary.content for name, summary in sets.items()}
     inputs = [facts.eval_fingerprint, contents, config.evaluation.decontaminate, VERSION]
     domains = (*facts.domains, *sets)
@@ -118,25 +120,29 @@ def _as_set(name: str) -> Iterator[None]:
 
 def _open_set(source: TrainingSource, config: Config) -> SetWindows:
     """Open a set, tokenising it if need be. Raises UserError for less than a window."""
-    tokens, length = source.open(trained=False), config.data.sequence_length
-    windows = Windows(tokens.heldout, length)
-    if not len(windows):
-        raise _too_small(source, len(tokens.heldout), length)
-    return SetWindows(source.name, tokens.key, windows)
+    with _as_set(source.name):
+        tokens = source.open(trained=False)
+        _check_size(source, len(tokens.heldout), config.data.sequence_length)
+    return SetWindows(source.name, tokens.key, Windows(tokens.heldout, config.data.sequence_length))
 
 
-def _too_small(source: TrainingSource, tokens: int, length: int) -> UserError:
-    return UserError(
-        f"{source.where} has {tokens} tokens, less than one window of data.sequence_length={length}. Give "
-        "more text or a shorter sequence."
-    )
+def _check_size(source: TrainingSource, max_tokens: int, length: int) -> None:
+    if not max_tokens:
+        raise UserError(f"{source.where} is empty: give a file with text in it")
+    if max_tokens <= length:
+        raise UserError(
+            f"{source.where} has {max_tokens} tokens, less than one window of data.sequence_length={length}. "
+            "Give more text or a shorter sequence."
+        )
 
 
-def _choose(heldout_set: SetWindows, config: Config, limit: float) -> WindowChoice | None:
+def _choose(
+    heldout_set: SetWindows, config: Config, texts: Sequence[TrainingText], limit: float
+) -> WindowChoice | None:
     """Choose the windows that are evaluated. Raises UserError if all stand in the training text."""
     count = min(config.evaluation.tokens // config.data.sequence_length, len(heldout_set.windows))
     ngram = config.evaluation.decontaminate
-    choice = choose_windows(heldout_set, count, _training_texts(config) if ngram else (), ngram, limit)
+    choice = choose_windows(heldout_set, count, texts, ngram, limit)
     if choice is not None and not len(choice.window_N):
         where = f"evaluation.sets.{heldout_set.name}.path={config.evaluation.sets[heldout_set.name].path}"
         raise UserError(
@@ -148,24 +154,39 @@ def _choose(heldout_set: SetWindows, config: Config, limit: float) -> WindowChoi
 
 def _training_texts(config: Config) -> list[TrainingText]:
     """Return the training tokens of all sources, of weight 0 too: so variants that mix the same sources in
-    other ways are evaluated on the same windows."""
+    other ways are evaluated on the same windows. Empty if sets are not compared with them."""
+    if not config.evaluation.decontaminate:
+        return []
     trained = trained_sources(config.data)
     tokens = {source.name: source.open(source.name in trained) for source in check_text_config(config.data)}
     return [TrainingText(name, both.key, both.train) for name, both in tokens.items()]
 
 
-def _describe(source: TrainingSource, config: Config) -> SetSummary:
+def _are_built(config: Config) -> bool:
+    """Return whether the tokens of all sources with which sets are compared lie in the cache."""
+    trained = trained_sources(config.data)
+    sources = check_text_config(config.data) if config.evaluation.decontaminate else []
+    return all(_is_built(source, source.name in trained) for source in sources)
+
+
+def _is_built(source: TrainingSource, trained: bool) -> bool:
+    if not isinstance(source, TextSource):
+        return not source.needs_build()
+    split = source.measure(trained).split
+    encoding = source.encoding if split is Split.validation else source.encoding.with_split(split)
+    return all(is_tokenised(part, encoding) for part in source.parts)
+
+
+def _describe(source: TrainingSource, config: Config, texts: Sequence[TrainingText] | None) -> SetSummary:
+    """Return the summary of a set. `texts`: those that it is compared with; None: they are not there yet."""
+    length, choice = config.data.sequence_length, None
     with _as_set(source.name):
-        sizes, ratio = source.measure(trained=False), source.tokens_per_byte()
-        if not sizes.heldout.documents:
-            raise UserError(f"{source.where} is empty: give a file with text in it")
-        heldout_set = None if source.needs_build() else _open_set(source, config)
-    side, ngram = sizes.heldout, config.evaluation.decontaminate
+        side, ratio = source.measure(trained=False).heldout, source.tokens_per_byte()
+        _check_size(source, side.bytes + side.documents if side.tokens is None else side.tokens, length)
+        is_built = _is_built(source, trained=False)
+    if texts is not None and is_built:
+        choice = _choose(_open_set(source, config), config, texts, SEARCHED_TOKENS)
     available = side.tokens if side.tokens is not None else round(side.bytes * ratio) + side.documents
-    available = available if heldout_set is None else len(heldout_set.windows.tokens)
-    can_choose = heldout_set is not None and not (ngram and _needs_build(check_text_config(config.data)))
-    choice = _choose(heldout_set, config, SEARCHED_TOKENS) if heldout_set is not None and can_choose else None
-    length = config.data.sequence_length
     windows = min(config.evaluation.tokens, available) // length if choice is None else len(choice.window_N)
     return SetSummary(
         content=source.content(),
@@ -173,11 +194,7 @@ def _describe(source: TrainingSource, config: Config) -> SetSummary:
         tokens=windows * length,
         available=available,
         is_estimate=choice is None,
-        ngram=ngram,
+        ngram=config.evaluation.decontaminate,
         left_out_share=choice.left_out_share if choice else None,
         touched_share=choice.touched_share if choice else None,
     )
-
-
-def _needs_build(sources: Sequence[TrainingSource]) -> bool:
-    return any(source.needs_build() for source in sources)
