@@ -58,9 +58,9 @@ def register_metric(
     The names of its arguments say what it asks for. `at="step"`: `params` before the update and `updates`
     by stored path, `grads` before clipping, `state` of the optimizer, `loss`, and `rows_BR` of the first
     micro-batch (-1 at the empty places of packed ones); it returns a scalar or a dict of scalars.
-    `at="evaluation"`: `params` and held-out
-    `rows_BR`; it returns a value a row, [B], or a dict of them, which are averaged over the rows of a
-    domain. Both may ask for `model`, which takes `params`, and `options`. `better`: "lower" or "higher".
+    `at="evaluation"`: `params` and held-out `rows_BR`; it returns a value a row, [B], or a dict of them,
+    which are averaged over the rows of a domain. Both may ask for `model`, which takes `params`, and
+    `options`. `better`: "lower" or "higher".
     """
 
     def register(function: Function) -> Function:
