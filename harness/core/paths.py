@@ -10,8 +10,10 @@ from typing import Any
 
 from harness.core.errors import UserError
 
-_PATH_KEY = re.compile(r"(data\.sources|evaluation\.sets)\..*\.path|data\.tokenizer|finetune\.parent")
+_PATH_KEY = re.compile(r"data\.tokenizer|finetune\.parent")
 """Keys of a config that name a file or a folder, besides `runs`."""
+_DATA_KEY = re.compile(r"data\.sources\..*\.(path|validation)|evaluation\.sets\..*\.path")
+"""Keys of a config that name files or folders of data, which may lie behind a URL."""
 OUTWARD_LINK = "it is a link that leads out of its folder"
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)(?:://|::)", re.IGNORECASE)
 MAX_NAME_BYTES = 100
@@ -73,9 +75,14 @@ def runs_path(runs: str) -> str:
 
 
 def resolve_paths(content: dict[Any, Any]) -> None:
-    """Replace each `file://` URL of a config by its path, in place. Raises UserError for a remote one."""
+    """Replace each `file://` URL of a config by its path, in place. Raises UserError for a remote one that
+    is no data."""
     data, finetune = content["data"], content["finetune"]
-    sources = {f"data.sources.{name}.path": (node, "path") for name, node in data["sources"].items()}
+    sources = {
+        f"data.sources.{name}.{leaf}": (node, leaf)
+        for name, node in data["sources"].items()
+        for leaf in ("path", "validation")
+    }
     sets = content["evaluation"]["sets"].items()
     sources |= {f"evaluation.sets.{name}.path": (node, "path") for name, node in sets}
     keys = {**sources, "data.tokenizer": (data, "tokenizer"), "finetune.parent": (finetune, "parent")}
@@ -86,9 +93,11 @@ def resolve_paths(content: dict[Any, Any]) -> None:
 
 def resolve_path(key: str, value: Any) -> Any:
     """Return the value of a config's leaf; if it names a path, a `file://` URL as that path. Raises UserError
-    if it names a remote one."""
+    if it names a remote one that is no data."""
     if key == "runs":
         return runs_path(value)
+    if isinstance(value, str) and _DATA_KEY.fullmatch(key):
+        return value if is_remote(value) else local_path(value, "")
     if isinstance(value, str) and _PATH_KEY.fullmatch(key):
         return local_path(value, "mount it, or copy it to where every worker sees it", f"{key}=")
     return value

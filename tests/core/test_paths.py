@@ -50,7 +50,10 @@ def test_files_of_a_config_are_paths():
     assert hash_json(compose(["data.tokenizer=file:///x.json"])) == hash_json(
         compose(["data.tokenizer=/x.json"])
     )
-    for key in ("data.tokenizer", "finetune.parent", "data.sources.prose.path"):
+    for key in ("data.sources.prose.path", "data.sources.prose.validation"):
+        assert hash_json(compose([f"{key}=file:///x"])) == hash_json(compose([f"{key}=/x"]))
+        assert hash_json(compose([f"{key}=s3://b/x"])) != hash_json(compose([f"{key}=/x"]))
+    for key in ("data.tokenizer", "finetune.parent"):
         with pytest.raises(UserError, match=f"{key}=s3://b/x: this must be a path"):
             compose([f"{key}=s3://b/x"])
 

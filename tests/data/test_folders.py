@@ -11,7 +11,7 @@ import pytest
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
-from harness.data.text.source_sizes import content_hash
+from harness.data.text.source_hash import content_hash
 from harness.data.text.sources import Source, find_source
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from harness.core.files.expansion import check_expansion, expansion_limit
 from harness.data.documents.text_column import TextColumn
 
-BATCH_BYTES = 2**23
+BATCH_BYTES = 2**20
 """Bytes of text, about, that are in memory at a time."""
 MAX_BATCH_BYTES = 2**26
 MAX_BATCH_ROWS = 2**16
@@ -50,12 +50,17 @@ def parquet_texts(column: TextColumn, groups: Sequence[int] | None = None) -> It
 def _values(
     column: TextColumn, names: Sequence[str], metadata: pq.FileMetaData, groups: Sequence[int]
 ) -> Iterator[Any]:
-    options = {"metadata": metadata, "pre_buffer": False, "buffer_size": BUFFER_BYTES}
-    with pq.ParquetFile(column.file, **options) as table:
+    with _open(column, metadata) as table:
         for group in groups:
             rows = _batch_rows(column, names, metadata, group)
             for batch in table.iter_batches(rows, row_groups=[group], columns=[column.name]):
                 yield from _field(batch, names).to_pylist()
+
+
+def _open(column: TextColumn, metadata: pq.FileMetaData, **options: Any) -> pq.ParquetFile:
+    """Open a file so that it is read page by page."""
+    read_ahead = {"pre_buffer": False, "buffer_size": BUFFER_BYTES}
+    return pq.ParquetFile(column.file, metadata=metadata, **read_ahead, **options)
 
 
 def _batch_rows(column: TextColumn, names: Sequence[str], metadata: pq.FileMetaData, group: int) -> int:
@@ -63,7 +68,7 @@ def _batch_rows(column: TextColumn, names: Sequence[str], metadata: pq.FileMetaD
     a reference to it a million times."""
     facts = metadata.row_group(group)
     mean_bytes = _column_bytes(facts, column.name) / max(1, facts.num_rows)
-    with pq.ParquetFile(column.file, metadata=metadata, read_dictionary=[column.name]) as table:
+    with _open(column, metadata, read_dictionary=[column.name]) as table:
         batches = table.iter_batches(1, row_groups=[group], columns=[column.name])
         arrays = [_field(batch, names) for batch in itertools.islice(batches, 1)]
     dictionaries = [array.dictionary for array in arrays if isinstance(array, pa.DictionaryArray)]

@@ -62,7 +62,8 @@ class TextColumn:
 
     def missing(self, present: Iterable[str], place: Place) -> UserError:
         """Return the error for a column that is not there."""
-        guess = did_you_mean(self.name, present)
+        names = [*present]
+        guess = did_you_mean(self.name, names) if names else "it has no columns. Give a file of documents."
         return UserError(f"{self.key}.column={self.name} is not in {place()} of {self.path}: {guess}")
 
     def no_text(self, kind: str, place: Place, way_out: str = "name a column of text") -> UserError:

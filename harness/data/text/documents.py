@@ -38,7 +38,8 @@ TEXT_SUFFIXES = (
     *(plain + compression for plain in (".txt", *LINE_SUFFIXES) for compression in ("", *COMPRESSIONS)),
     ".parquet",
 )
-SEGMENT_BYTES = 2**23
+SEGMENT_BYTES = 2**18
+"""Expanded bytes that are read at a time; of a stand-in for a remote file, only the begin is there."""
 
 
 def suffix_of(file: Path, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> str | None:

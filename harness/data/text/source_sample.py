@@ -10,10 +10,8 @@ import pyarrow as pa
 
 from harness.data.documents.compressed import COMPRESSIONS
 from harness.data.text.documents import is_line_format, row_group_sizes, suffix_of
-from harness.data.text.sources import Source
+from harness.data.text.sources import SAMPLE_CHARACTERS, Source
 
-SAMPLE_FILES, SAMPLE_CHARACTERS = 16, 20_000
-"""Number of files of a source that are sampled, and of the first characters of each."""
 HEAD_BYTES = 2**18
 """Bytes of a file, as it lies there, that tell how far it expands and which share of a line is text."""
 MAX_EXPANDED = 2**24
@@ -45,7 +43,7 @@ class SourceSample:
 
 def sample_files(source: Source) -> tuple[Path, ...]:
     """Return files spread evenly over a source."""
-    return source.files[:: -(-len(source.files) // SAMPLE_FILES)]
+    return source.files[:: source.sample_stride]
 
 
 def sample_source(source: Source) -> SourceSample:

@@ -12,8 +12,12 @@ import pyarrow as pa
 
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError, did_you_mean
-from harness.core.files.folder_walk import FolderFiles, list_files
+from harness.core.files.folder_walk import list_files
+from harness.core.paths import is_remote
 from harness.data.documents.compressed import COMPRESSIONS
+from harness.data.remote.fetch_listing import remote_listing
+from harness.data.remote.remote_files import RemoteFiles
+from harness.data.remote.store_copy import store_copy
 from harness.data.text.documents import (
     TEXT_SUFFIXES,
     documents_between,
@@ -22,20 +26,16 @@ from harness.data.text.documents import (
     segment_documents,
     suffix_of,
 )
+from harness.data.text.source_files import choose_files
 
 PACK = Path(__file__).parents[1] / "pack"
 IMAGE_SUFFIXES = (".npz",)
 COMPRESSED = tuple(COMPRESSIONS)
-METADATA = (
-    "dataset_info",
-    "dataset_infos",
-    "dataset_dict",
-    "state",
-    "config",
-    "tokenizer",
-    "tokenizer_config",
-)
-"""Names of JSON files that describe data or models."""
+SAMPLE_FILES, SAMPLE_CHARACTERS = 16, 20_000
+"""Number of files of a source that are sampled, and of the first characters of each."""
+FETCHED_BYTES = 2**25
+"""Bytes behind a URL up to which they are fetched at once, and not only when they are needed; as many as are
+read at once to count them (`source_hash.SMALL_BYTES`)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Source:
     """Folder of the source, or of its only file."""
     skipped: tuple[str, ...] = ()
     """Phrases that name what lies in the folder and is not read."""
+    remote: RemoteFiles | None = None
+    """Files behind a URL for which `files` are stand-ins."""
 
     @property
     def key(self) -> str:
@@ -59,6 +61,17 @@ class Source:
     def place(self, file: Path) -> str:
         """Return the config key, its value and the name of a file, for messages."""
         return f"{self.key}.path={self.path}: {file.name}"
+
+    @property
+    def sample_stride(self) -> int:
+        """Distance of the files that are sampled, from the first one on."""
+        return -(-len(self.files) // SAMPLE_FILES)
+
+    def fetched(self) -> Source:
+        """Return the source with all its files on this machine. Raises UserError."""
+        if self.remote is None:
+            return self
+        return dataclasses.replace(self, files=self.remote.fetch(), remote=None)
 
     def with_files(self, files: tuple[Path, ...]) -> Source:
         """Return the same source with other files."""
@@ -102,8 +115,11 @@ class Source:
 
 
 def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEXT_SUFFIXES) -> Source:
-    """Find the files of a source. Raises UserError if there is nothing to read."""
+    """Find the files of a source. Of a large text behind a URL they are stand-ins (`Source.fetched`). Raises
+    UserError if there is nothing to read."""
     key = f"data.sources.{name}.path={config.path}"
+    if is_remote(config.path):
+        return _find_remote_source(name, key, config, suffixes)
     is_packed = config.path.startswith("pack:")
     path = _pack_file(key, config.path, suffixes) if is_packed else Path(config.path).expanduser()
     if not path.exists():
@@ -111,13 +127,50 @@ def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEX
         names = (entry.name for entry in siblings)
         raise UserError(f"{key} does not exist: {did_you_mean(path.name, names)}")
     files, skipped = _files_of(key, path, suffixes)
-    if not files:
-        content = f" It holds {', '.join(skipped)}." if skipped else ""
-        raise UserError(f"{key} holds no readable file. Give {', '.join(suffixes)}.{content}")
-    if not any(file.stat().st_size for file in files):
-        raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
+    _check_files(key, [file.stat().st_size for file in files], skipped, suffixes)
     folder = path if path.is_dir() else path.parent
     return Source(name, config.path, config.column, tuple(files), folder, skipped)
+
+
+def _find_remote_source(name: str, key: str, config: SourceConfig, suffixes: tuple[str, ...]) -> Source:
+    listing = remote_listing(key, config.path, lambda file: suffix_of(file, suffixes))
+    folder = store_copy(config.path).files
+    files, skipped = choose_files(folder, listing.in_folder(folder))
+    chosen_names = {file.relative_to(folder).as_posix() for file in files}
+    remote = RemoteFiles(key, config.path, tuple(file for file in listing.files if file.name in chosen_names))
+    _check_files(key, [1 if file.size is None else file.size for file in remote.files], skipped, suffixes)
+    source = Source(name, config.path, config.column, tuple(files), folder, skipped, remote)
+    is_small = remote.num_bytes <= FETCHED_BYTES or suffixes == IMAGE_SUFFIXES
+    if is_small or remote.is_fetched():
+        return source.fetched()
+    sample = range(0, len(files), source.sample_stride)
+    stand_ins = remote.stand_ins(sample, config.column)
+    for index in sample:
+        if not _holds_sample(source, stand_ins[index]):
+            stand_ins[index] = remote.fetch_one(index)
+    return source.with_files(tuple(stand_ins))
+
+
+def _holds_sample(source: Source, stand_in: Path) -> bool:
+    """Return whether the begin of a file was enough to read its first documents."""
+    left = SAMPLE_CHARACTERS
+    try:
+        for document in source.documents_of(stand_in):
+            left -= len(document)
+            if left <= 0:
+                break
+    except UserError:  # of the whole file, if that is bad too
+        return False
+    return True
+
+
+def _check_files(key: str, sizes: Sequence[int], skipped: Sequence[str], suffixes: tuple[str, ...]) -> None:
+    """Raise UserError if there is no file, or nothing in them."""
+    if not sizes:
+        content = f" It holds {', '.join(skipped)}." if skipped else ""
+        raise UserError(f"{key} holds no readable file. Give {', '.join(suffixes)}.{content}")
+    if not any(sizes):
+        raise UserError(f"{key} is empty: give a file with {_content_word(suffixes)} in it")
 
 
 def _files_of(key: str, path: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], tuple[str, ...]]:
@@ -129,40 +182,7 @@ def _files_of(key: str, path: Path, suffixes: tuple[str, ...]) -> tuple[list[Pat
     except OSError as error:
         problem = f"{error.filename} cannot be listed ({error.strerror})"
         raise UserError(f"{key}: {problem}. Make it readable, or move it away.") from None
-    plain = set(listing.files)
-    copies = [file for file in listing.files if file.suffix in COMPRESSED and file.with_suffix("") in plain]
-    descriptions = _descriptions(listing.files)
-    left_out = {*copies, *descriptions}
-    files = [file for file in listing.files if file not in left_out]
-    return files, _skipped_phrases(path, listing, copies, descriptions)
-
-
-def _descriptions(files: Sequence[Path]) -> list[Path]:
-    """Return the `.json` files that describe data and hold none: all that lie beside other files, and
-    otherwise those with a name of METADATA."""
-    described = [file for file in files if (suffix_of(file) or "").split(".")[1:2] == ["json"]]
-    if len(described) < len(files):
-        return described
-    return [file for file in described if file.name.partition(".")[0] in METADATA]
-
-
-def _skipped_phrases(
-    folder: Path, listing: FolderFiles, copies: Sequence[Path], descriptions: Sequence[Path]
-) -> tuple[str, ...]:
-    groups = {
-        "hidden": listing.hidden,
-        "left by editors or systems": listing.leftovers,
-        "that describe the data": descriptions,
-        "compressed beside its plain file": copies,
-        "linked again": listing.repeats,
-        "linked to nothing": listing.broken_links,
-        "of another kind": listing.other_files,
-    }
-    return tuple(
-        f"{len(paths)} {kind} ({paths[0].relative_to(folder)}{', ...' if len(paths) > 1 else ''})"
-        for kind, paths in groups.items()
-        if paths
-    )
+    return choose_files(path, listing)
 
 
 def _pack_file(key: str, path: str, suffixes: tuple[str, ...]) -> Path:

@@ -12,8 +12,8 @@ import unicodedata
 from harness.core.errors import UserError
 from harness.data.text.codec import Codec
 from harness.data.text.source_hash import cached, content_hash, is_hashed, state_hash
-from harness.data.text.source_sample import SAMPLE_CHARACTERS, SAMPLE_FILES, sample_source
-from harness.data.text.sources import Source
+from harness.data.text.source_sample import sample_source
+from harness.data.text.sources import SAMPLE_CHARACTERS, SAMPLE_FILES, Source
 
 ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
 ALL_BYTES = [

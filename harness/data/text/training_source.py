@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -117,6 +118,8 @@ class TextSource(TrainingSource[Source]):
 
     def open(self, trained: bool, limits: BuildLimits | None = None) -> Tokens:
         """Implement TrainingSource."""
+        if any(part.remote for part in self.parts):
+            return self._fetched().open(trained, limits)
         if self.validation is not None:
             train, heldout = (open_tokens(part, self.encoding, limits) for part in self.parts)
             return Tokens(hash_json([train.key, heldout.key]), train.train, heldout.train, train.starts_D)
@@ -128,6 +131,11 @@ class TextSource(TrainingSource[Source]):
     def digests(self) -> dict[str, str]:
         """Implement TrainingSource."""
         return file_digests(self.source) if is_hashed(self.source) else {}
+
+    def _fetched(self) -> TextSource:
+        """Return the source with all its files on this machine."""
+        validation = self.validation.fetched() if self.validation else None
+        return dataclasses.replace(self, source=self.source.fetched(), validation=validation)
 
     @property
     def parts(self) -> list[Source]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from harness.core.cache.cache_entries import DAMAGED, CacheEntry
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
 from harness.core.hashing import hash_json, to_plain
+from harness.core.paths import is_remote
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import Facts, code_hash_of, package_versions
 from harness.records.typed_values import parse_record
@@ -25,6 +27,9 @@ _IGNORED_NODES = (
 )  # fmt: skip
 """Config nodes that change no fact. The mesh is not among them: the batch has to divide over it; of the
 cluster the platform counts, for which kernels are chosen."""
+
+_THIS_COMMAND = time.time_ns()
+"""Stamp of data behind a URL: nobody knows without asking whether it is still the same."""
 
 
 def describe_configs(configs: Sequence[Config]) -> list[Facts]:
@@ -47,7 +52,8 @@ def description_key(config: Config) -> str:
     """Hash all that facts depend on: the config, the code, and the present state of data and parent files."""
     relevant = {key: value for key, value in to_plain(config).items() if key not in _IGNORED_NODES}
     sources = *config.data.sources.values(), *config.evaluation.sets.values()
-    stamps = [_stamps(Path(path)) for path in (config.data.tokenizer, *(source.path for source in sources))]
+    paths = config.data.tokenizer, *(source.path for source in sources)
+    stamps = [[_THIS_COMMAND] if is_remote(path) else _stamps(Path(path)) for path in paths]
     code = code_hash_of(config), package_versions()
     return hash_json([relevant, config.cluster.platform, *code, stamps, _parent_stamps(config)])
 

@@ -1,0 +1,1 @@
+"""Data files behind URLs: listed, fetched into the cache folder, and checked."""
