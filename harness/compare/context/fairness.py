@@ -133,7 +133,7 @@ def _flags(run: RunRecord, reference: RunRecord | None, tuning: Mapping[str, Any
 def _first_different_step(run: RunRecord, reference: RunRecord) -> int:
     """Return the first step of the first data mix that differs between the two runs; 0 for a curriculum,
     which sorts all that a run reads."""
-    orders = [dict_or_empty(each.config.get("data")).get("order") for each in (run, reference)]
+    orders = [dict_or_empty(member.config.get("data")).get("order") for member in (run, reference)]
     if "length" in orders:
         return 0
     pairs = itertools.zip_longest(run.provenance.facts.mixes, reference.provenance.facts.mixes)
