@@ -12,7 +12,8 @@ from rich.console import Console
 from harness.cli.conclude import conclude
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
-from harness.config.schema.run import Config
+from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.core.number_format import format_si
 from harness.launcher.placement import frozen
@@ -155,6 +156,14 @@ def ruled(**changes) -> Config:
     return Config(rule=RuleConfig("h", "mha", **changes))
 
 
+def with_sets(made: list[Config], *names: str) -> list[Config]:
+    """Configs of two sources and of validation sets."""
+    for each in made:
+        each.data.sources = {name: SourceConfig(f"{name}.txt") for name in "ab"}
+        each.evaluation.sets = {name: EvaluationSetConfig(f"{name}.txt") for name in names}
+    return made
+
+
 class TestRule:
     def test_it_is_fixed_once_and_a_later_one_is_a_deviation(self, tmp_path):
         sweep = SweepDir(tmp_path)
@@ -180,6 +189,32 @@ class TestRule:
             each.rule.control = ""
         freeze_rule.set_default_control(made)
         assert {each.rule.control for each in made} == {"b"}
+
+    def test_with_validation_sets_the_sources_of_the_control_decide(self, tmp_path):
+        sweep, made = SweepDir(tmp_path / "sweep"), with_sets(configs(tmp_path), "new")
+        made[-1].data.sources.pop("b")
+        freeze_rule.set_default_domains(sweep, made)
+        assert {tuple(each.rule.domains) for each in made} == {("a", "b")}
+        freeze_rule.write_rule(sweep, made[0], ["mha", "short"])
+        later = with_sets(configs(tmp_path, variants=("short",)), "new")
+        later[0].data.sources["c"] = SourceConfig("c.txt")
+        freeze_rule.set_default_domains(sweep, later)
+        assert freeze_rule.write_rule(sweep, later[0], ["short"]) is None, "a deviation"
+
+    def test_without_sets_all_domains_decide_as_before(self, tmp_path):
+        made = with_sets(configs(tmp_path))
+        freeze_rule.set_default_domains(SweepDir(tmp_path), made)
+        assert {tuple(each.rule.domains) for each in made} == {()}
+
+    def test_a_rule_may_name_a_set_and_no_other_name(self, tmp_path):
+        made = with_sets(configs(tmp_path), "new")
+        for each in made:
+            each.rule.domains = ["new"]
+        freeze_rule.set_default_domains(SweepDir(tmp_path), made)
+        assert made[0].rule.domains == ["new"]
+        made[0].rule.domains = ["mew"]
+        with pytest.raises(UserError, match=r"rule.domains=\['mew'\]: .*did you mean 'new'"):
+            freeze_rule.set_default_domains(SweepDir(tmp_path), made)
 
     def test_variants_without_their_control_are_refused(self, tmp_path):
         made = configs(tmp_path, variants=("short", "hybrid"))
