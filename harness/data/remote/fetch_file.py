@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,7 @@ def _fetch_ranges(store: AbstractFileSystem, file: StoreFile, size: int, part: P
                 raise _NoRanges
             local.write(block)
             local.flush()
+            os.fsync(local.fileno())  # after a crash of the machine, what has arrived is not all zeros
             alive(length)
 
 

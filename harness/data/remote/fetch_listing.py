@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from harness.core.progress.report import report
 from harness.data.remote.fetch_file import fetch_file
 from harness.data.remote.store_copy import StoreCopy, store_copy
 from harness.data.remote.store_errors import UnreachableStore, store_errors
-from harness.data.remote.store_listing import IsWanted, StoreFile, StoreListing, list_store, open_store
+from harness.data.remote.store_listing import StoreFile, StoreListing, list_store, open_store
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -24,16 +25,30 @@ if TYPE_CHECKING:
 MAX_FETCHES = 4
 """Number of files that are fetched at once."""
 REPORT_SECONDS = 0.5
+LISTING_SECONDS = 60.0
 
 
-def remote_listing(where: str, url: str, is_wanted: IsWanted) -> StoreListing:
-    """List the files behind a URL for which `is_wanted` is true; nothing is fetched. If the store cannot be
-    reached, and there are copies of all files of its last listing, that is said and they count. Raises
-    UserError, which begins with `where`: key and value."""
+_listings: dict[tuple[str, tuple[str, ...]], tuple[float, StoreListing]] = {}
+"""Listings of this process, with their times."""
+
+
+def remote_listing(where: str, url: str, suffixes: tuple[str, ...]) -> StoreListing:
+    """List the files behind a URL that end with one of these suffixes; nothing is fetched. A listing counts
+    for LISTING_SECONDS: many configs of a sweep may read the same. If the store cannot be reached, and there
+    are copies of all files of its last listing, that is said and they count. Raises UserError, which begins
+    with `where`: key and value."""
+    made_at, listing = _listings.get((url, suffixes), (0.0, None))
+    if listing is None or time.monotonic() - made_at > LISTING_SECONDS:
+        listing = _ask(where, url, suffixes)
+        _listings[url, suffixes] = time.monotonic(), listing
+    return listing
+
+
+def _ask(where: str, url: str, suffixes: tuple[str, ...]) -> StoreListing:
     copy = store_copy(url)
     try:
         with store_errors(where, url):
-            listing = list_store(url, is_wanted)
+            listing = list_store(url, lambda file: file.name.endswith(suffixes))
     except UnreachableStore as error:
         last_listing = copy.read_listing(url)
         if last_listing is None:

@@ -59,8 +59,8 @@ class RemoteFiles:
         return fetch_files(self.where, self.url, [file]).path(file)
 
     def stand_ins(self, sample: Sequence[int], column: str) -> list[Path]:
-        """Return a stand-in for each file; those of the indices in `sample` begin as their files do. Of Parquet
-        that is the begin of `column`. Raises UserError."""
+        """Return a stand-in for each file; those of the indices in `sample` begin as their files do: Parquet
+        with the begin of `column`. Raises UserError."""
         copy = store_copy(self.url)
         missing = [index for index in sample if not _stand_in(copy, self.files[index], True).exists()]
         if missing:

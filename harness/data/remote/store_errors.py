@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.core.cache.cache_dir import cache_error, cache_root
 from harness.core.errors import UserError, cause_chain, did_you_mean
 
 PACKAGES = {
@@ -16,6 +17,7 @@ LOGINS = {
     "s3": "run `aws configure`, or set AWS_PROFILE", "gs": "run `gcloud auth application-default login`",
     "gcs": "run `gcloud auth application-default login`", "hf": "run `hf auth login`, or set HF_TOKEN",
 }  # fmt: skip
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (401, 403)
 _DENIED_NAMES = ("Credential", "Auth", "Gated", "TokenRetrieval", "RefreshError", "Forbidden")
 _NETWORK_NAMES = ("Connect", "Timeout", "Disconnected", "Payload", "HTTPClientError", "gaierror", "SSLError")
@@ -46,6 +48,8 @@ def is_network_error(error: BaseException) -> bool:
 
 
 def _sentence(where: str, url: str, error: Exception) -> UserError:
+    if isinstance(error, OSError) and str(error.filename).startswith(str(cache_root())):
+        return _disk_sentence(where, error)
     protocol = url.partition(":")[0].lower()
     causes = list(cause_chain(error))
     if any(isinstance(cause, ImportError) for cause in causes):
@@ -64,13 +68,19 @@ def _sentence(where: str, url: str, error: Exception) -> UserError:
         )
     if any(isinstance(cause, FileNotFoundError) or _status(cause) == 404 for cause in causes):
         return UserError(f"{where} does not exist. Check the host, bucket or repository, and the name.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{where}: the disk of the cache is full. Free some space, or set AB_HARNESS_CACHE=FOLDER; "
-            "what arrived is kept."
-        )
+    if isinstance(error, OSError) and error.errno in _FULL:  # of a write, which names no file
+        return _disk_sentence(where, error)
     reason = f"{type(error).__name__}: {error}"
     return UserError(f"{where} cannot be read ({' '.join(reason.split())}). Check it, or copy it here.")
+
+
+def _disk_sentence(where: str, error: OSError) -> UserError:
+    if error.errno not in _FULL:
+        return cache_error(cache_root(), error)
+    return UserError(
+        f"{where}: the disk of the cache is full. Free some space, or set AB_HARNESS_CACHE=FOLDER; what "
+        "arrived is kept."
+    )
 
 
 def _is_denied(cause: BaseException) -> bool:

@@ -133,7 +133,7 @@ def find_source(name: str, config: SourceConfig, suffixes: tuple[str, ...] = TEX
 
 
 def _find_remote_source(name: str, key: str, config: SourceConfig, suffixes: tuple[str, ...]) -> Source:
-    listing = remote_listing(key, config.path, lambda file: suffix_of(file, suffixes))
+    listing = remote_listing(key, config.path, suffixes)
     folder = store_copy(config.path).files
     files, skipped = choose_files(folder, listing.in_folder(folder))
     chosen_names = {file.relative_to(folder).as_posix() for file in files}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -50,6 +50,7 @@ def web() -> Iterator[WebFiles]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(fetch_file, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(fetch_listing, "LISTING_SECONDS", -1.0)
 
 
 def source(url: str) -> Source:
@@ -106,6 +107,38 @@ def test_a_web_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(web):
     web.closed = "data/b"
     for url in (f"{web.url}/data", f"{web.url}/data/*/*.txt"):
         assert "cannot be reached" in said(url) or "may not be read" in said(url)
+
+
+def test_many_configs_ask_a_store_once(store, monkeypatch):
+    monkeypatch.setattr(fetch_listing, "LISTING_SECONDS", 60.0)
+    calls, real = [], fetch_listing.list_store
+    monkeypatch.setattr(fetch_listing, "list_store", lambda *args: calls.append(args) or real(*args))
+    assert [read(f"{STORE}/b") for _ in range(5)] == [["third"]] * 5
+    assert len(calls) == 1
+
+
+def test_a_file_that_two_threads_want_is_fetched_once(store, monkeypatch):
+    calls, real = [], fetch_file._fetch_part
+    monkeypatch.setattr(fetch_file, "_fetch_part", lambda *args: calls.append(args) or real(*args))
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(read, [STORE] * 8)] == [["first", "second", "third"]] * 8
+    assert len(calls) == 2
+
+
+def test_a_full_disk_is_told_and_what_arrived_is_kept(store, monkeypatch):
+    monkeypatch.setattr(fetch_file, "CHUNK_BYTES", 8)
+    numbers = iter([0, 0, 28, 28, *[0] * 9])
+
+    def fsync(_):
+        if number := next(numbers):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fetch_file.os, "fsync", fsync)
+    assert "the disk of the cache is full. Free some space, or set AB_HARNESS_CACHE" in said(f"{STORE}/a.txt")
+    (part,) = cache_root().glob("sources/*/parts/*.part")
+    assert part.stat().st_size >= 16
+    monkeypatch.undo()
+    assert read(f"{STORE}/a.txt") == ["first", "second"]
 
 
 def test_a_file_is_fetched_once_and_again_when_it_changes(web, capsys):
@@ -260,7 +293,6 @@ def test_nothing_is_fetched_but_the_begin_until_it_is_needed(web, monkeypatch):
     web.files = {
         "data/a.txt": "\n<|endoftext|>\n".join(TEXTS).encode(),
         "data/b.jsonl.gz": gzip.compress(LINES),
-        "data/c.jsonl.bz2": bz2.compress(LINES, 1),
         "data/d.parquet": small.getvalue().to_pybytes(),
     }
     num_bytes = sum(map(len, web.files.values()))
