@@ -10,9 +10,11 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -118,6 +120,15 @@ def _index_file(task: IndexTask) -> None:
         return facts
 
     build_arrays(task.inputs, f"indexes {task.file.name}", write)
+
+
+def fresh_digest(task: IndexTask) -> str:
+    """Return the hash of all pieces of a file as it is now, whatever the cache says. Raises UserError."""
+    with TemporaryDirectory(prefix="ab-harness-") as folder, ExitStack() as stack:
+        try:
+            return _write_pieces(task, ArrayWriter(Path(folder), stack))["digest"]
+        except TokenFileError as error:
+            raise UserError(f"{task.where} {error}") from None
 
 
 def _write_pieces(task: IndexTask, writer: ArrayWriter) -> dict[str, Any]:

@@ -67,10 +67,25 @@ def write_arrow(file: Path, batches: Sequence[pa.Array], stream: bool = True, **
     return file
 
 
-def write_zarr(folder: Path, tokens: np.ndarray, driver: str = "zarr3", length: int | None = None) -> Path:
-    shape = [length or tokens.shape[0], *tokens.shape[1:]]
-    chunks = {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [64, *tokens.shape[1:]]}}}
-    metadata = chunks if driver == "zarr3" else {"chunks": [64, *tokens.shape[1:]]}
+def write_zarr(folder: Path, tokens: np.ndarray, driver: str = "zarr3") -> Path:
+    chunks = [64, *tokens.shape[1:]]
+    metadata = {"chunks": chunks} if driver == "zarr" else {"chunk_grid": _grid(chunks)}
+    return _write_array(folder, tokens, driver, metadata, list(tokens.shape))
+
+
+def write_levanter(folder: Path, tokens: np.ndarray) -> Path:
+    """An array of a cache of Levanter (levanter/store/jagged_array.py): sharded, compressed, and much longer
+    than what is written in it."""
+    inner = {"chunk_shape": [2**18], "codecs": [{"name": "blosc", "configuration": {"clevel": 5}}]}
+    codecs = [{"name": "sharding_indexed", "configuration": inner}]
+    return _write_array(folder, tokens, "zarr3", {"chunk_grid": _grid([2**27]), "codecs": codecs}, [2**54])
+
+
+def _grid(chunks: list[int]) -> dict:
+    return {"name": "regular", "configuration": {"chunk_shape": chunks}}
+
+
+def _write_array(folder: Path, tokens: np.ndarray, driver: str, metadata: dict, shape: list[int]) -> Path:
     spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{folder}/"}, "metadata": metadata}
     array = tensorstore.open(spec, create=True, dtype=tokens.dtype.name, shape=shape).result()
     array[: len(tokens)].write(tokens).result()
@@ -170,10 +185,10 @@ def _zarr2_rows(folder: Path, documents: Documents) -> SourceConfig:
 
 
 def _levanter(folder: Path, documents: Documents) -> SourceConfig:
-    """Arrays that are longer than what is written in them; offsets[0] is the number of documents."""
+    """The first of the offsets is the number of documents."""
     offsets = np.cumsum([len(document) for document in documents])
-    write_zarr(folder / "input_ids" / "data", np.concatenate(documents).astype(np.int32), length=2**40)
-    write_zarr(folder / "input_ids" / "offsets", np.append(len(documents), offsets), length=2**40)
+    write_levanter(folder / "input_ids" / "data", np.concatenate(documents).astype(np.int32))
+    write_levanter(folder / "input_ids" / "offsets", np.append(len(documents), offsets))
     (folder / "shard_ledger.json").write_text("{}")
     return SourceConfig(str(folder))
 
