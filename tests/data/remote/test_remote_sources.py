@@ -292,7 +292,7 @@ def test_nothing_is_fetched_but_the_begin_until_it_is_needed(web, monkeypatch):
     pq.write_table(table, small := pa.BufferOutputStream(), use_dictionary=False, data_page_size=2**14)
     web.files = {
         "data/a.txt": "\n<|endoftext|>\n".join(TEXTS).encode(),
-        "data/b.jsonl.gz": gzip.compress(LINES),
+        "data/b.jsonl.gz": gzip.compress(LINES, 1),
         "data/d.parquet": small.getvalue().to_pybytes(),
     }
     num_bytes = sum(map(len, web.files.values()))
@@ -312,7 +312,7 @@ def test_a_file_whose_begin_is_not_enough_is_fetched_to_sample_it(web, monkeypat
     monkeypatch.setattr(sources, "FETCHED_BYTES", 10)
     monkeypatch.setattr(remote_files, "PACKED_HEAD_BYTES", 2**10)
     pq.write_table(pa.table({"text": TEXTS}), sink := pa.BufferOutputStream())
-    web.files = {"data/a.parquet": sink.getvalue().to_pybytes(), "data/b.jsonl.gz": gzip.compress(LINES)}
+    web.files = {"data/a.parquet": sink.getvalue().to_pybytes(), "data/b.jsonl.gz": gzip.compress(LINES, 1)}
     for name in web.files:
         sample = sample_source(source(f"{web.url}/{name}"))
         assert 0.8 < sample.text_bytes / sum(map(len, TEXTS)) < 1.25, name
