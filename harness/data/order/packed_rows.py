@@ -7,6 +7,7 @@ rows share a token.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -113,6 +114,7 @@ def open_packed_rows(tokens: Tokens, length: int, key: str) -> PackedRows:
                 facts = _build(folder, tokens.starts_D, len(tokens.train), length)
                 stored = {"facts": asdict(facts), "sizes": _sizes(folder)}
                 entry.write_json(stored)
+    os.utime(folder)  # the age of an entry counts from its last use
     arrays = {field: np.memmap(folder / field, dtype, mode="r") for field, dtype in _DTYPES.items()}
     return PackedRows(tokens.train, length, PackingFacts(**stored["facts"]), **arrays)
 
