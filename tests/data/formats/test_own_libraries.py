@@ -88,7 +88,7 @@ def example(tokens: np.ndarray) -> bytes:
     def add(name: str, *fields: tuple[str, int, int, int, str]):
         message = file.message_type.add(name=name)
         for field, number, kind, label, type_name in fields:
-            message.field.add(name=field, number=number, type=kind, label=label, type_name=type_name)
+            message.field.add(name=field, number=number, type=kind, label=label, type_name=type_name or None)
         return message
 
     text, integer, message, optional, repeated = 9, 3, 11, 1, 3
