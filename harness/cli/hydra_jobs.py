@@ -61,17 +61,9 @@ def launch_jobs(
 
 
 def _tokenize(configs: Sequence[Config], note: Callable[[str], None]) -> None:
-    from harness.worker.tokenize_sources import (
-        TokenizeTask,
-        compare_sets,
-        find_sources,
-        log_lines,
-        open_sources,
-    )
+    from harness.worker.tokenize_sources import read_sources
 
-    show = log_lines(note)
-    open_sources(find_sources(configs), TokenizeTask(processes=None, memory=None), show)
-    compare_sets(configs, show)
+    read_sources(configs, note)
 
 
 def _show_plan(plan: LaunchPlan, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from threading import Event
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from harness.launcher.stages import freeze_rule
 from harness.launcher.stages.describe_runs import describe_configs
 from harness.launcher.sweep_lock import Interrupted, handle_signals, hold_sweep_lock
 from harness.launcher.workers.progress import ending_text
+from harness.records.run.provenance import Facts
 from harness.records.run.run_lock import acquire, check_not_run_elsewhere
 from harness.records.run.status import State, read_status
 from harness.records.sweep.trusted_modules import remember_modules
@@ -42,8 +44,9 @@ def train_single(config: Config) -> None:
     console = Console()
     sweep = sweep_dir([config])
     freeze_rule.set_default_control([config])
+    freeze_rule.set_default_domains(sweep, [config])
     [config] = with_planned_layouts([config])
-    run = Run(config, describe_configs([config])[0], run_dir(sweep, config))
+    run = Run(config, _describe(config, console.print), run_dir(sweep, config))
     check_planned_sizes([run])
     run_directories.check_identities([run])
     check_same_data(sweep, [run])
@@ -63,6 +66,17 @@ def train_single(config: Config) -> None:
         raise Interrupted
     if not status.state.ended:
         raise RunFailed(f"{run.name}: {status.message or status.state.value}")
+
+
+def _describe(config: Config, write: Callable[[str], None]) -> Facts:
+    """Return the facts of a run, whose sources are tokenised if nobody has read them yet."""
+    [facts] = describe_configs([config])
+    if not facts.has_unread_sources:
+        return facts
+    from harness.worker.tokenize_sources import read_sources
+
+    read_sources([config], write)
+    return describe_configs([config])[0]
 
 
 def _train_here(run: Run) -> None:

@@ -109,6 +109,14 @@ def open_sources(sources: Sequence[NamedSource], task: TokenizeTask, show: Show)
     return [entry.open(limits, show) for entry in sources]
 
 
+def read_sources(configs: Sequence[Config], write: Show) -> None:
+    """Tokenise the sources of configs that nobody has read yet, and compare their validation sets. Writes a
+    line of progress from time to time. Raises UserError."""
+    show = log_lines(write)
+    open_sources(find_sources(configs), TokenizeTask(processes=None, memory=None), show)
+    compare_sets(configs, show)
+
+
 def compare_sets(configs: Sequence[Config], show: Show) -> None:
     """Compare the validation sets of all configs with their training text, unless that was done. Raises
     UserError for a set that stands there as a whole."""
