@@ -218,3 +218,17 @@ def test_files_that_are_missing_or_trained_on_are_refused(config, tmp_path, path
         heldout_sets(made)
     assert str(error.value).startswith(f"evaluation.sets.c.path={tmp_path / path}")
     assert said in str(error.value)
+
+
+def test_a_set_of_tokens_is_evaluated_as_its_text_is(config, tmp_path):
+    texts = [*fresh(20), *documents("a", 20)]
+    made = config(c=texts)
+    np.save(tmp_path / "tokens.npy", tokens_of(texts).astype(np.uint16))
+    of_tokens = config()
+    of_tokens.evaluation.sets = {"c": EvaluationSetConfig(str(tmp_path / "tokens.npy"))}
+    rows, rows_of_tokens = heldout_sets(made)["c"], heldout_sets(of_tokens)["c"]
+    np.testing.assert_array_equal(rows.tokens_NT, rows_of_tokens.tokens_NT)
+    assert rows.bytes == rows_of_tokens.bytes
+    summary, summary_of_tokens = (described(each).sets["c"] for each in (made, of_tokens))
+    assert summary.left_out_share == summary_of_tokens.left_out_share
+    assert summary.left_out_share
