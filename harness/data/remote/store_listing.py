@@ -80,18 +80,21 @@ def open_store(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def folder_url(url: str) -> str:
-    """Return the folder of a URL: that before a pattern, that of a file with a suffix, or the URL itself."""
-    fixed, magic = _split_pattern(url)
-    if magic or PurePosixPath(_last_name(fixed)).suffix:
-        return fixed.rpartition("/")[0]
-    return fixed.rstrip("/")
+    """Return the folder to which the names of the files behind a URL relate: that before a pattern, that of a
+    name with a suffix, be it a file or a folder, or the URL itself."""
+    is_web = url.lower().startswith("http")
+    fixed, has_pattern = _split_pattern(url, is_web)
+    place = fixed.partition("?")[0] if is_web else fixed
+    if has_pattern or PurePosixPath(place).suffix:
+        return place.rstrip("/" * (not has_pattern)).rpartition("/")[0]
+    return place.rstrip("/")
 
 
 def list_store(url: str, is_wanted: IsWanted) -> StoreListing:
     """List a URL. Raises whatever the store's package raises, FileNotFoundError if there is nothing."""
     store, root = open_store(url)
     is_web = "http" in store.protocol
-    base, entries = _entries(store, root, is_web, is_wanted)
+    base, entries = folder_url(root), _entries(store, root, is_web, is_wanted)
     names = {_local_name(place, base, is_web): place for place in entries}
     hidden, leftovers, other_names, wanted_names = list[str](), list[str](), list[str](), dict[str, str]()
     for name, place in sorted(names.items()):
@@ -121,33 +124,30 @@ def file_version(store: AbstractFileSystem, file: StoreFile) -> tuple[int | None
 
 def _entries(
     store: AbstractFileSystem, root: str, is_web: bool, is_wanted: IsWanted
-) -> tuple[str, dict[str, Any]]:
-    """Return a folder of the store and the entries of the files in it that the URL names."""
+) -> dict[str, dict[str, Any]]:
+    """Return the entries of the files at a place of a store, which is a file, a folder or a pattern."""
     # Otherwise a web folder that cannot be listed would count as empty.
     options: dict[str, Any] = {"on_error": "raise"} if is_web else {}
-    fixed, has_pattern = _split_pattern(root, is_web)
-    if has_pattern:
-        entries = store.glob(root, detail=True, **options)
-        return fixed.rpartition("/")[0], _files_only(entries)
+    if _split_pattern(root, is_web)[1]:
+        return _files_only(store.glob(root, detail=True, **options))
     if is_web and is_wanted(Path(_last_name(root))):
-        return root.rpartition("/")[0], {root: store.info(root)}
+        return {root: store.info(root)}
     if not is_web and (info := store.info(root))["type"] == "file":
-        return root.rpartition("/")[0], {info["name"]: info}
-    folder = root.rstrip("/")
-    entries = _files_only(store.find(f"{folder}/" if is_web else folder, detail=True, **options))
+        return {info["name"]: info}
+    folder = f"{root.rstrip('/')}{'/' * is_web}"
+    entries = _files_only(store.find(folder, detail=True, **options))
     if not entries:
         raise FileNotFoundError(root)
-    return folder, entries
+    return entries
 
 
 def _files_only(entries: Any) -> dict[str, Any]:
     return {place: entry for place, entry in entries.items() if entry["type"] == "file"}
 
 
-def _split_pattern(text: str, is_web: bool | None = None) -> tuple[str, bool]:
+def _split_pattern(text: str, is_web: bool) -> tuple[str, bool]:
     """Return the text before the first sign of a pattern, and whether there is one. A `?` is none in the
     address of a web page."""
-    is_web = text.startswith("http") if is_web is None else is_web
     places = [text.find(sign) for sign in ("*", "[", *(() if is_web else ("?",))) if sign in text]
     return (text[: min(places)], True) if places else (text, False)
 

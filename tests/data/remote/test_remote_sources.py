@@ -96,6 +96,34 @@ def test_a_bucket_is_laid_out_like_a_folder(store):
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "folder"),
+    {
+        "s3://b/x": "s3://b/x",
+        "s3://b/x/": "s3://b/x",
+        "s3://b/x/a.txt": "s3://b/x",
+        "s3://b/x/*/a?.txt": "s3://b/x",
+        "s3://b/x/[ab].txt": "s3://b/x",
+        "s3://b/x/out.parquet/": "s3://b/x",
+        "https://h/x/a.txt?sign=a/b*c": "https://h/x",
+        "https://h/x/*.txt": "https://h/x",
+    }.items(),
+)
+def test_copies_of_a_folder_are_shared_by_whatever_names_its_files(url, folder):
+    assert store_listing.folder_url(url) == folder
+
+
+def test_folders_with_suffixes_keep_their_copies_apart(store):
+    """As Spark writes tables."""
+    for name in ("x.parquet", "y.parquet"):
+        pq.write_table(pa.table({"text": [name]}), sink := pa.BufferOutputStream())
+        store.pipe(f"/bucket/{name}/part-0.parquet", sink.getvalue().to_pybytes())
+    for _ in range(2):
+        assert read("memory://bucket/x.parquet") == ["x.parquet"]
+        assert read("memory://bucket/y.parquet/") == ["y.parquet"]
+    assert len([*cache_root().glob("sources/*/files/*/part-0.parquet")]) == 2
+
+
 def test_a_web_folder_is_read(web):
     assert read(f"{web.url}/data") == ["first", "second", "third"]
     assert read(f"{web.url}/data/a.txt") == ["first", "second"]
