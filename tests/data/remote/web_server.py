@@ -18,7 +18,7 @@ class WebFiles:
     has_ranges: bool = True
     status: int = 200
     cut_after: int | None = None
-    """Bytes of the next answer after which the connection breaks, once."""
+    """Bytes of all answers after which a connection breaks, once."""
     closed: str = ""
     """Folder that nobody may list."""
     num_sent: int = 0
@@ -66,8 +66,8 @@ def serve(web: WebFiles) -> Iterator[WebFiles]:
                 self._send(content[start:stop])
 
         def _send(self, body: bytes) -> None:
-            if web.cut_after is not None and len(body) > web.cut_after:
-                body, web.cut_after = body[: web.cut_after], None
+            if web.cut_after is not None and web.num_sent + len(body) > web.cut_after:
+                body, web.cut_after = body[: web.cut_after - web.num_sent], None
                 self.close_connection = True
             self.wfile.write(body)
             web.num_sent += len(body)
