@@ -27,6 +27,8 @@ Registration, as class decorators with a name, a frozen dataclass of options and
 - `register_model`: a whole model, any NNX module of a `ModelContext`, options and `nnx.Rngs` with a method
   `loss` of rows, which returns float32 [B, T] or [B]. `decode_images` turns rows of images into `ImageRows`.
 - `register_data`: a class that makes rows from seed, step and batch size, for such a model.
+- `register_token_format`: a subclass of `TokenReader`, which tells where tokens lie in a file: `FileTokens`
+  of `TokenFile`s, or of another `TokenPart`. It raises `TokenFileError` for a file that is none.
 
 - `register_norm`: a module, or a function that builds one, of (size, axis, context, options), which keeps the
   shape of what it normalises. A mechanism builds the configured one by `context.norm(size, axis)`.
@@ -81,6 +83,13 @@ Building blocks:
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.data.data_format import register_data
+from harness.data.formats.token_format import (
+    FileTokens,
+    TokenFileError,
+    TokenReader,
+    register_token_format,
+)
+from harness.data.tokens.token_sequence import TokenFile, TokenPart
 from harness.models.attention.grouped_query import (
     GroupedOptions,
     ScoreOptions,
@@ -157,6 +166,7 @@ __all__ = [
     "Configured",
     "ConfiguredModule",
     "Draw",
+    "FileTokens",
     "Forward",
     "GroupedOptions",
     "Growth",
@@ -185,6 +195,10 @@ __all__ = [
     "SoapOptions",
     "SoftmaxAttention",
     "SwiGLU",
+    "TokenFile",
+    "TokenFileError",
+    "TokenPart",
+    "TokenReader",
     "UserError",
     "adam_sized",
     "adamw_node",
@@ -230,6 +244,7 @@ __all__ = [
     "register_scaling",
     "register_schedule",
     "register_softmax",
+    "register_token_format",
     "rms_normalise",
     "rounded_product",
     "route",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness import extend
 from harness.config.schema.run import SourceConfig
 from harness.core.cache.cache_entries import take_notes
+from harness.core.errors import UserError
 from harness.data.formats import file_index, open_token_files, source_index
 from harness.data.formats.open_token_files import (
     find_token_source,
@@ -21,6 +24,7 @@ from harness.data.formats.open_token_files import (
     measure_token_files,
 )
 from harness.data.formats.open_token_files import open_token_files as open_files
+from harness.data.formats.token_format import TOKEN_FORMATS
 from harness.data.text.codec import UnknownCodec
 from harness.data.text.split import Split
 from harness.data.tokens import token_sequence
@@ -194,3 +198,33 @@ def test_processes_that_open_a_new_source_at_once_index_it_once(tmp_path):
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
         keys = {*pool.map(_opened_key, [str(tmp_path / "a")] * 3)}
     assert keys == {_opened_key(str(tmp_path / "a"))}
+
+
+def test_a_format_of_ones_own_is_recognised_and_refuses_in_one_sentence(tmp_path):
+    name = "own_test_format"
+
+    @dataclass(frozen=True)
+    class Options:
+        skip: int = 0
+
+    class Own(extend.TokenReader):
+        options: Options
+
+        def open(self, file: Path, column: str) -> extend.FileTokens:
+            size = file.stat().st_size - self.options.skip
+            if size < 0:
+                raise extend.TokenFileError("is cut short. Set data.sources.NAME.options.skip=0.")
+            part = extend.TokenFile(file, self.options.skip, np.dtype(np.uint8), size)
+            return extend.FileTokens((part,), lambda: np.array([0, 3]))
+
+    extend.register_token_format(name, Options, suffixes=(".own",))(Own)
+    try:
+        (tmp_path / "a.own").write_bytes(bytes([9, 9, 1, 2, 3, 4, 5]))
+        config = SourceConfig(str(tmp_path / "a.own"), options={"skip": 2})
+        index = source_index.index_source(find_token_source("s", config), 7, 0.0)
+        assert index.train.read().tolist() == [1, 2, 3, 7, 4, 5, 7]
+        config.options = {"skip": 9}
+        with pytest.raises(UserError, match=r"cut short\. Set data\.sources\.s\.options\.skip=0"):
+            find_token_source("s", config)
+    finally:
+        del TOKEN_FORMATS.entries[name]
