@@ -64,8 +64,8 @@ def _check_tokenizer(config: Config, parent: Checkpoint) -> None:
     codec, parent_vocabulary = load_codec(config.data), parent.provenance.facts.shape["vocabulary"]
     equal = codec.vocabulary == parent_vocabulary
     ends = config.data.end_token, parent.config.data.end_token  # null unless the tokenizer is not here
-    same = name == parent_name and ends[0] == ends[1]
-    if not equal or (not same and codec.fingerprint != load_codec(parent.config.data).fingerprint):
+    is_same = name == parent_name and ends[0] == ends[1]
+    if not equal or (not is_same and codec.fingerprint != load_codec(parent.config.data).fingerprint):
         raise UserError(
             f"data.tokenizer={name} ({codec.vocabulary} tokens) is not the tokenizer of finetune.parent="
             f"{config.finetune.parent}, {parent_name} ({parent_vocabulary} tokens). "

@@ -72,7 +72,7 @@ def stored_arrays(inputs: Any) -> StoredArrays | None:
 
 def build_arrays(inputs: Any, purpose: str, write: Callable[[ArrayWriter], dict[str, Any]]) -> StoredArrays:
     """Return the arrays of these inputs. If they are not there, `write` appends them and returns the facts;
-    one process does so. `purpose` is what the others wait for."""
+    one process does so. `purpose` is what the others wait for. Raises UserError for a full disk."""
     entry = _entry(inputs)
     folder = _folder(entry)
     with hold_lock(folder.with_suffix(".lock"), purpose, WAY_OUT):
@@ -81,8 +81,6 @@ def build_arrays(inputs: Any, purpose: str, write: Callable[[ArrayWriter], dict[
         try:
             _write(folder, entry, write)
         except OSError as error:
-            if error.filename and not str(error.filename).startswith(str(cache_root())):
-                raise  # a file of the user
             raise cache_error(cache_root(), error) from error
     stored = stored_arrays(inputs)
     assert stored is not None

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.core.errors import UserError
 from harness.core.number_format import format_si
 from harness.core.progress.report import report
 from harness.data.formats.cached_arrays import ArrayWriter, StoredArrays, build_arrays, stored_arrays
-from harness.data.formats.token_format import TokenFileError, TokenReader
+from harness.data.formats.token_format import FileTokens, TokenFileError, TokenReader
 from harness.data.tokens.token_sequence import TokenSequence
 
 MAX_TOKEN = 2**32 - 1
@@ -111,10 +111,7 @@ def _index_in_processes(
 def _index_file(task: IndexTask) -> None:
     def write(writer: ArrayWriter) -> dict[str, Any]:
         version = task.reader.version(task.file)
-        try:
-            facts = _write_pieces(task, writer)
-        except TokenFileError as error:
-            raise UserError(f"{task.where} {error}") from None
+        facts = _write_pieces(task, writer)
         if task.reader.version(task.file) != version:
             raise UserError(f"{task.where} changed while it was read. Start again when it is complete.")
         return facts
@@ -132,19 +129,18 @@ def fresh_digest(task: IndexTask) -> str:
 
 
 def _write_pieces(task: IndexTask, writer: ArrayWriter) -> dict[str, Any]:
-    tokens = task.reader.open(task.file, task.column)
-    start_D = tokens.find_starts()
-    _check_starts(start_D, len(tokens))
+    with _reading(task):
+        tokens = task.reader.open(task.file, task.column)
+        start_D = tokens.find_starts()
+        _check_starts(start_D, len(tokens))
     for name, dtype in (("stop_S", "<i8"), ("ended_S", "u1"), ("hash_S", "<u8")):
         writer.append(name, np.empty(0, dtype))
     smallest, largest, digest = MAX_TOKEN, 0, hashlib.sha256()
     pieces = _Pieces()
     before = 0
-    for run_N in TokenSequence.of_parts(tokens.parts).runs():
+    for run_N in _runs(task, tokens):
         report(f"indexing {task.file.name}", before, len(tokens))
         smallest, largest = min(smallest, int(run_N.min())), max(largest, int(run_N.max()))
-        if smallest < 0 or largest > MAX_TOKEN:
-            raise TokenFileError(f"holds {smallest if smallest < 0 else largest}, which is no token.")
         stop_P, ended_P = _stops(run_N, before, start_D, task.end_token)
         hash_P = pieces.hashes(run_N, stop_P - before, ended_P)
         before += len(run_N)
@@ -157,6 +153,36 @@ def _write_pieces(task: IndexTask, writer: ArrayWriter) -> dict[str, Any]:
         "largest": largest,
         "digest": digest.hexdigest(),
     }
+
+
+def _runs(task: IndexTask, tokens: FileTokens) -> Iterator[Int[np.ndarray, " N"]]:
+    """Yield all tokens of a file. Raises UserError for a number that is no token, and for a failing disk."""
+    runs = TokenSequence.of_parts(tokens.parts).runs()
+    while True:
+        with _reading(task):
+            run_N = next(runs, None)
+            if run_N is None:
+                return
+            smallest, largest = int(run_N.min()), int(run_N.max())
+            if smallest < 0 or largest > MAX_TOKEN:
+                raise TokenFileError(
+                    f"holds {smallest if smallest < 0 else largest}, which is no token: correct its dtype."
+                )
+        yield run_N
+
+
+@contextmanager
+def _reading(task: IndexTask) -> Iterator[None]:
+    """Turn errors of a file of the user into a UserError."""
+    try:
+        yield
+    except TokenFileError as error:
+        raise UserError(f"{task.where} {error}") from None
+    except OSError as error:
+        raise UserError(
+            f"{task.where} cannot be read ({error.strerror or error}). Copy it again, or wait until it is"
+            " complete."
+        ) from None
 
 
 def _check_starts(start_D: Int64[np.ndarray, " D"] | None, count: int) -> None:

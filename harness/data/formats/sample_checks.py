@@ -64,7 +64,7 @@ def check_largest(source: TokenSource, smallest: int, largest: int, codec: Codec
     """Raise UserError if the tokens of a source, all of which were read, are beyond the vocabulary."""
     if largest >= codec.vocabulary or smallest < 0:
         token = smallest if smallest < 0 else largest
-        raise _beyond(f"{source.key}.path={source.path}", token, codec, "")
+        raise _beyond(f"{source.setting}={source.path}", token, codec, "")
 
 
 def _read_samples(source: TokenSource) -> list[_Sample]:

@@ -35,6 +35,8 @@ class TokenSource:
     name: str
     key: str
     """Config key of the source, for messages."""
+    setting: str
+    """Config key of its path."""
     path: str
     column: str
     format: str
@@ -63,7 +65,7 @@ class TokenSource:
     def where(self, file: Path) -> str:
         """Return the words that name a file in messages."""
         suffix = "" if str(file) == self.path else f": {file.name}"
-        return f"{self.key}.path={self.path}{suffix}"
+        return f"{self.setting}={self.path}{suffix}"
 
     def named(self, error: TokenFileError) -> str:
         """Return the words of an error with this source's key in them."""
@@ -86,32 +88,53 @@ def is_token_source(config: SourceConfig) -> bool:
         return False
     path = Path(config.path).expanduser()
     try:
-        if _collection(path):
-            return True
-        if path.is_dir():
-            listing = list_files(path, lambda file: file.name.endswith(TEXT_SUFFIXES))
-            return not listing.files and any(map(_may_hold_tokens, listing.other_files))
-    except (OSError, TokenFileError):
-        return path.exists()
-    return _may_hold_tokens(path)
+        collection = _collection(path)
+        if not path.is_dir():
+            return collection is not None or _may_hold_tokens(path)
+        return _holds_tokens(path, collection[0] if collection else [])
+    except TokenFileError:
+        return True  # it is of a format, and has a defect
+    except OSError:
+        return False
+
+
+def _holds_tokens(folder: Path, collection: Sequence[Path]) -> bool:
+    """Return whether a folder has files of tokens, and no text beside them. JSON may describe them."""
+    if any(file.parent == folder or file == folder for file in collection):
+        return True
+    inside = {file if file.is_dir() else file.parent for file in collection}
+    listing = list_files(folder, lambda file: file.name.endswith(TEXT_SUFFIXES))
+    texts = [
+        file for file in listing.files if file.suffix != ".json" and not inside.intersection(file.parents)
+    ]
+    return not texts and (bool(collection) or any(map(_may_hold_tokens, listing.other_files)))
 
 
 def find_token_source(name: str, config: SourceConfig, key: str = "") -> TokenSource:
     """Find the files of a source of tokens, and check their headers and sizes. `key` is the config key if it
     is not that of a source. Raises UserError, also for a format that no file tells."""
     key = key or f"data.sources.{name}"
-    path = Path(config.path).expanduser()
+    source = _find_source(name, config, key, f"{key}.path")
+    if config.validation is None:
+        return source
+    validation = dataclasses.replace(config, path=config.validation, validation=None)
+    return dataclasses.replace(source, validation=_find_source(name, validation, key, f"{key}.validation"))
+
+
+def _find_source(name: str, config: SourceConfig, key: str, setting: str) -> TokenSource:
+    path, place = Path(config.path).expanduser(), f"{setting}={config.path}"
     try:
-        files, format_name, skipped = _find_files(config, key, path)
+        files, format_name, skipped = _find_files(config, key, place, path)
     except TokenFileError as error:
-        raise UserError(f"{key}.path={config.path} {error}") from None
+        raise UserError(f"{place} {error}") from None
     except OSError as error:
         raise UserError(
-            f"{key}.path={config.path}: {error.filename} cannot be read ({error.strerror}). Make it readable."
+            f"{place}: {error.filename} cannot be read ({error.strerror}). Make it readable."
         ) from None
     source = TokenSource(
         name=name,
         key=key,
+        setting=setting,
         path=config.path,
         column=config.column,
         format=format_name,
@@ -120,18 +143,10 @@ def find_token_source(name: str, config: SourceConfig, key: str = "") -> TokenSo
         folder=path if path.is_dir() else path.parent,
         samples=(),
         skipped=skipped,
-        validation=_find_validation(name, config, key),
     )
     source = dataclasses.replace(source, samples=tuple(map(_sample_opener(source), files)))
     _check_files(source)
     return source
-
-
-def _find_validation(name: str, config: SourceConfig, key: str) -> TokenSource | None:
-    if config.validation is None:
-        return None
-    validation = dataclasses.replace(config, path=config.validation, validation=None)
-    return find_token_source(name, validation, key)
 
 
 def _sample_opener(source: TokenSource):
@@ -148,7 +163,9 @@ def _sample_opener(source: TokenSource):
     return open_sample
 
 
-def _find_files(config: SourceConfig, key: str, path: Path) -> tuple[Sequence[Path], str, tuple[str, ...]]:
+def _find_files(
+    config: SourceConfig, key: str, place: str, path: Path
+) -> tuple[Sequence[Path], str, tuple[str, ...]]:
     """Return the files, the name of their format, and what is left out."""
     wanted_format = None if config.format is None else TOKEN_FORMATS.entries.get(config.format)
     if config.format is not None and wanted_format is None:
@@ -157,20 +174,20 @@ def _find_files(config: SourceConfig, key: str, path: Path) -> tuple[Sequence[Pa
         return *collection, ()
     if not path.exists():
         names = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
-        raise UserError(f"{key}.path={config.path} does not exist: {did_you_mean(path.name, names)}")
+        raise UserError(f"{place} does not exist: {did_you_mean(path.name, names)}")
     if path.is_file():
-        return [path], (wanted_format or _recognise(path, key, config.path)).name, ()
+        return [path], (wanted_format or _recognise(path, key, place)).name, ()
     listing = list_files(path, lambda file: _is_wanted(file, wanted_format))
     if not listing.files:
         names = f" ({listing.other_files[0].name}, ...)" if listing.other_files else ""
         raise UserError(
-            f"{key}.path={config.path} holds no file of tokens{names}. Give files whose names end in"
+            f"{place} holds no file of tokens{names}. Give files whose names end in"
             f" {', '.join(_suffixes(wanted_format))}, or name their format with {key}.format=..."
         )
-    formats = {(wanted_format or _recognise(file, key, config.path)).name for file in listing.files}
+    formats = {(wanted_format or _recognise(file, key, place)).name for file in listing.files}
     if len(formats) > 1:
         raise UserError(
-            f"{key}.path={config.path} holds files of several formats ({', '.join(sorted(formats))}). Give"
+            f"{place} holds files of several formats ({', '.join(sorted(formats))}). Give"
             " each format a source of its own."
         )
     skipped = [
@@ -194,13 +211,13 @@ def _collection(path: Path, wanted_format: TokenFormat | None = None) -> tuple[l
     return None
 
 
-def _recognise(file: Path, key: str, path: str) -> TokenFormat:
+def _recognise(file: Path, key: str, place: str) -> TokenFormat:
     """Return the format of a file. Raises UserError if it does not tell it."""
     for entry in TOKEN_FORMATS.entries.values():
         if entry.recognises(file):
             return entry
     raise UserError(
-        f"{key}.path={path}: {file.name} does not tell its format, so name it with {key}.format=..., such as"
+        f"{place}: {file.name} does not tell its format, so name it with {key}.format=..., such as"
         f" nanogpt with {key}.options.dtype=uint16 for tokens without a header."
     )
 
@@ -227,7 +244,7 @@ def _check_files(source: TokenSource) -> None:
     """Raise UserError for a source without tokens, or of files of several dtypes."""
     if not any(map(len, source.samples)):
         raise UserError(
-            f"{source.key}.path={source.path} holds no tokens ({len(source.files)} files, zero rows). Give a"
+            f"{source.setting}={source.path} holds no tokens ({len(source.files)} files, zero rows). Give a"
             " file with tokens in it."
         )
     full = [(file, tokens) for file, tokens in zip(source.files, source.samples, strict=True) if len(tokens)]

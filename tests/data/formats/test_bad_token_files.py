@@ -215,3 +215,13 @@ def test_the_facts_that_no_file_tells_are_asked_for():
     assert codec.byte_lengths_V.tolist() == [0] * 9
     with pytest.raises(UserError, match="can be neither encoded nor decoded"):
         codec.encode(["text"])
+
+
+def test_a_validation_file_is_checked_as_the_source_is(tmp_path):
+    path = write_llm_c(tmp_path / "a.bin", TOKENS)
+    config = SourceConfig(str(path), validation=str(tmp_path / "val.bin"))
+    with pytest.raises(UserError, match=r"data\.sources\.s\.validation=.*val\.bin does not exist"):
+        find_token_source("s", config)
+    write_llm_c(tmp_path / "val.bin", TOKENS, count=3)
+    with pytest.raises(UserError, match=r"s\.validation=.*val\.bin has .* something was added"):
+        find_token_source("s", config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -17,10 +18,11 @@ from harness import extend
 from harness.config.schema.run import SourceConfig
 from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
-from harness.data.formats import file_index, open_token_files, source_index
+from harness.data.formats import cached_arrays, file_index, open_token_files, source_index
 from harness.data.formats.open_token_files import (
     find_token_source,
     is_ready,
+    is_token_source,
     measure_token_files,
 )
 from harness.data.formats.open_token_files import open_token_files as open_files
@@ -228,3 +230,49 @@ def test_a_format_of_ones_own_is_recognised_and_refuses_in_one_sentence(tmp_path
             find_token_source("s", config)
     finally:
         del TOKEN_FORMATS.entries[name]
+
+
+def test_a_full_cache_disk_is_told_and_nothing_is_left(tmp_path, cache, monkeypatch):
+    source = find_token_source("s", shards(tmp_path / "a"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_arrays.ArrayWriter, "append", full)
+        with pytest.raises(UserError, match=r"the cache folder cannot be used \(No space left"):
+            open_files(source, CODEC, 0.1)
+    assert not [*(cache / "token_index").glob("*.building")]
+    assert len(open_files(source, CODEC, 0.1).train)
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_is_told(tmp_path):
+    path = tmp_path / "a.bin"
+    TOKENS.astype("<u2").tofile(path)
+    config = SourceConfig(str(path), format="nanogpt", options={"dtype": "uint16"})
+    source = find_token_source("s", config)
+    (task,) = source.index_tasks(END)
+    tokens = source.samples[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="it has become shorter"):
+        list(file_index._runs(task, tokens))
+
+
+@pytest.mark.parametrize(
+    ("files", "holds_tokens"),
+    [
+        (["a.npy", "meta.json"], True),
+        (["a.npy", "a.txt"], False),
+        (["a.jsonl", "model.bin"], False),
+        (["sub/a.bin"], True),
+        (["README.md"], False),
+        (["a.json"], False),
+        (["set/state.json", "set/a.arrow"], True),
+        (["set/state.json", "set/a.arrow", "a.jsonl"], False),
+    ],
+)
+def test_a_folder_holds_tokens_if_no_text_lies_in_it(files, holds_tokens, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    assert is_token_source(SourceConfig(str(tmp_path))) is holds_tokens
