@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -117,6 +118,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     pq.write_table(pa.table({"body": texts, "n": range(len(texts))}), tmp_path / "body.parquet")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b""))
     packed = pa.compress("\n<|endoftext|>\n".join(texts).encode(), "zstd", asbytes=True)
     (tmp_path / "cut.txt.zst").write_bytes(packed[:-200])
     return tmp_path
@@ -130,6 +133,8 @@ PATHS = {
     "none": "Give .txt, .txt.zst, .txt.gz, .txt.bz2, .jsonl",
     "empty.txt": "is empty",
     "blank.txt": "is empty",
+    "rows.parquet": "is empty",
+    "rows.jsonl.gz": "is empty",
     "latin.txt": "is not UTF-8: convert it",
     "half.jsonl": "line 1 of half.jsonl holds \\ud800, half of a surrogate pair and no character",
     "cut.txt.zst": "cannot be read",

@@ -91,6 +91,12 @@ def test_a_byte_order_mark_before_json_is_no_text(tmp_path):
     assert read(tmp_path / "a.jsonl") == ["one", "two"]
 
 
+def test_a_byte_order_mark_within_a_file_is_told(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n\xef\xbb\xbf{"text": "two"}\n')
+    with pytest.raises(UserError, match=r"line 2 of a.jsonl is not a JSON object"):
+        read(tmp_path / "a.jsonl")
+
+
 def test_half_a_surrogate_pair_is_named_and_a_whole_one_is_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud83d\\ude80"}\n{"text": "x \\ude80"}\n')
     documents = find_source("s", SourceConfig(str(tmp_path / "a.jsonl"))).documents()

@@ -202,10 +202,10 @@ class SourceConfig:
     """Source of examples."""
 
     path: str = MISSING
-    """File or folder: .txt (documents separated by a line <|endoftext|>), .jsonl, also .gz and .zst of both,
-    .parquet. In a folder, links are followed, and hidden files and compressed copies are left out; for
-    images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and optionally `labels` [N]); or `pack:NAME` for a
-    text or images that ship with the harness."""
+    """File, folder or URL: .txt (documents separated by a line <|endoftext|>), .jsonl or .json (a document a
+    line), .gz, .zst and .bz2 of these, .parquet. In a folder, links are followed, and hidden files and copies
+    are left out; for images .npz (`images` uint8 [N, H, W] or [N, H, W, C], and optionally `labels` [N]); or
+    `pack:NAME` for a text or images that ship with the harness."""
     weight: float = 1.0
     """Relative weight among the sources. 0: evaluated, never trained on."""
     column: str = "text"

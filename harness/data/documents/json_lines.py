@@ -48,7 +48,7 @@ def json_texts(lines: Iterable[bytes], column: TextColumn, lines_before: Callabl
         if not text.strip():
             continue
         row = _parse(text)
-        if row is None and line.startswith(BYTE_ORDER_MARK) and not lines_before():
+        if row is None and index == 1 and line.startswith(BYTE_ORDER_MARK) and not lines_before():
             text = line.removeprefix(BYTE_ORDER_MARK).decode()
             if not text.strip():
                 continue

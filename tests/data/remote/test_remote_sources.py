@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -253,6 +254,12 @@ def test_a_file_that_arrives_damaged_is_refused(store, monkeypatch):
     for digest, words in sums.items():
         monkeypatch.setattr(store_listing, "_digest", lambda _, digest=digest: digest)
         assert f"a.txt arrives damaged ({words} is not that of the store)" in said(f"{STORE}/a.txt")
+
+
+def test_a_file_that_is_shorter_than_its_listing_is_refused(store):
+    (file,) = store_listing.list_store(f"{STORE}/a.txt", bool).files
+    with pytest.raises(UserError, match=r"^here: a.txt arrives with 26 bytes and not 100. Fetch it anew"):
+        fetch_listing.fetch_files("here", f"{STORE}/a.txt", [replace(file, size=100)])
 
 
 def test_a_file_that_changes_while_it_is_fetched_is_refused(store, monkeypatch):
