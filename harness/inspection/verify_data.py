@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 
 from harness.config.schema.run import Config
-from harness.data.formats.file_index import fresh_digest
+from harness.data.formats.file_index import PARALLEL_BYTES, fresh_digest
 from harness.data.formats.open_token_files import digests_of
 from harness.data.formats.token_sources import TokenSource
 from harness.data.shards.build_shards import reopen_shards
@@ -140,7 +140,7 @@ class _SourceCheck:
     def _check_files_of_tokens(self, source: TokenSource, codec: Codec) -> None:
         tasks = source.index_tasks(codec.end_token)
         meter = _Meter(f"comparing the files of {source.name}", len(tasks), self.show)
-        with ProcessPoolExecutor(min(_cores(), len(tasks)), get_context("spawn")) as pool:
+        with _pool_for_tokens(len(tasks), sum(task.file.stat().st_size for task in tasks)) as pool:
             digests = _in_parallel(pool, fresh_digest, [(task,) for task in tasks], meter)
         recorded = digests_of(source, codec)
         for task, digest in zip(tasks, digests, strict=True):
@@ -189,6 +189,13 @@ def _in_parallel(
         pool.shutdown(cancel_futures=True)
         raise
     return [future.result() for future in futures]
+
+
+def _pool_for_tokens(count: int, num_bytes: int) -> Executor:
+    """Return a pool for hashes of documents: processes, unless these take longer to start than to work."""
+    if num_bytes < PARALLEL_BYTES:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(min(_cores(), count), get_context("spawn"))
 
 
 def _cores() -> int:
