@@ -12,21 +12,25 @@ from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data.open_data import open_data
 from harness.data.text.corpus import TextCorpus
 
-path, tokenizer, *words = sys.argv[1:]
-values = dict(word.split("=", 1) for word in words)
-config = DataConfig(
-    "scale",
-    {"own": SourceConfig(path, format=values.get("format"))},
-    tokenizer=tokenizer,
-    vocabulary=int(values["vocabulary"]) if "vocabulary" in values else None,
-)
-start = time.perf_counter()
-corpus = open_data(config)
-seconds = time.perf_counter() - start
-assert isinstance(corpus, TextCorpus)
-(domain,) = corpus.domains
-tokens, digest = domain.train.tokens, hashlib.sha256()
-if "hash" in values:
-    for run in tokens.runs():
-        digest.update(run.tobytes())
-print(json.dumps({"seconds": seconds, "tokens": len(tokens), "hash": digest.hexdigest()}))
+
+def main(path: str, tokenizer: str, values: dict[str, str]) -> None:
+    config = DataConfig(
+        "scale",
+        {"own": SourceConfig(path, format=values.get("format"))},
+        tokenizer=tokenizer,
+        vocabulary=int(values["vocabulary"]) if "vocabulary" in values else None,
+    )
+    start = time.perf_counter()
+    corpus = open_data(config)
+    seconds = time.perf_counter() - start
+    assert isinstance(corpus, TextCorpus)
+    (domain,) = corpus.domains
+    tokens, digest = domain.train.tokens, hashlib.sha256()
+    if "hash" in values:
+        for run in tokens.runs():
+            digest.update(run.tobytes())
+    print(json.dumps({"seconds": seconds, "tokens": len(tokens), "hash": digest.hexdigest()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], dict(word.split("=", 1) for word in sys.argv[3:]))

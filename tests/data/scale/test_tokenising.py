@@ -21,8 +21,8 @@ from tests.data.scale.process_tree import kill_group, start, watch
 
 pytestmark = pytest.mark.slow
 CORES = len(os.sched_getaffinity(0))
-PORTION = CORES * 2**25
-"""Bytes by which speeds are compared: a leaf for each core."""
+PORTION = CORES * 2**27
+"""Bytes by which speeds are compared: the start of the processes takes a second of them."""
 ROUNDS, KILLS = 3, 10
 VOCABULARY = 32_768
 
