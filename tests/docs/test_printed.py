@@ -203,7 +203,7 @@ MISSING = {
     "harness sweep experiment=finetune": "Train the parent first.",
     "evidence=runs/colossus2_evidence": "evidence=runs/colossus2_evidence is not a sweep",  # 20 minutes
     "ROWS.csv": "ROWS.csv: No such file",  # the reader's
-    "/data/web": "/data/web does not exist",  # the reader's
+    "/data/web": "data.tokenizer=tokenizer.json is not a file",  # the reader's
 }
 """What a command says for want of something that is not made here, by a word of the command or all of it."""
 
