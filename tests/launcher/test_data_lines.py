@@ -135,3 +135,13 @@ def test_a_validation_set_is_one_line(tmp_path, said, fields):
     runs = [Run(c, dataclasses.replace(facts(c), sets=sets), run_dir(sweep_dir(made), c)) for c in made]
     (line,) = data_lines(runs)
     assert said in line
+
+
+def test_a_set_that_is_mostly_left_out_is_a_sentence(tmp_path):
+    made = configs(tmp_path, variants=("mha",), seeds=(0, 1))
+    sets = {"new": dataclasses.replace(SET, left_out_share=0.6)}
+    runs = [Run(c, dataclasses.replace(facts(c), sets=sets), run_dir(sweep_dir(made), c)) for c in made]
+    assert [line for line in data_lines(runs) if "decontaminate=50" in line] == [
+        "  more than half of set new is left out. If its tokens are as short as bytes, n-grams of 13 of them "
+        "stand in any text: give evaluation.decontaminate=50."
+    ]

@@ -24,6 +24,8 @@ BLOCK_TOKENS = 2**15
 """Tokens that are hashed at a time: the arrays of a block stay in the cache of a core."""
 FLAGS_PER_NGRAM = 16
 """Flags for each n-gram that is sought, or up to twice as many: two look-ups let 1 of 256 others pass."""
+MAX_FLAG_BITS = 27
+"""Binary digits of the number of flags at most: two times 128 MiB."""
 _MIX, _BASE = 0x9E3779B97F4A7C15, 0x94D049BB133111EB
 
 
@@ -75,7 +77,7 @@ class NgramIndex:
         hash_NG = np.stack([ngram_hashes(row, length) for row in tokens_NT])
         hash_M, first_M, ngram = np.unique(hash_NG, return_index=True, return_inverse=True)
         window_M, offset_M = np.divmod(first_M, hash_NG.shape[1])
-        num_bits = max(10, (FLAGS_PER_NGRAM * len(hash_M) - 1).bit_length())
+        num_bits = min(MAX_FLAG_BITS, max(10, (FLAGS_PER_NGRAM * len(hash_M) - 1).bit_length()))
         flags_2F = np.zeros((2, 2**num_bits), bool)
         for flags, slot_M in zip(flags_2F, _slots(hash_M, num_bits), strict=True):
             flags[slot_M] = True

@@ -15,8 +15,10 @@ from harness.data.order.permutation import make_key, permute
 from harness.data.text.corpus import Windows
 
 CANDIDATES = 4
-"""Windows that are compared with the training text for each one that is evaluated; with too few clean ones
-among them, as many times as many again."""
+"""Windows that are compared with the training text for each one that is evaluated; if too few of them are
+clean, as many times as many are compared."""
+MAX_SPARE_TOKENS = 2**20
+"""Tokens of windows that are compared at first beside as many as are evaluated: they cost memory."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def choose_windows(
     num_windows = len(heldout_set.windows)
     if not length:
         return WindowChoice(_in_order(heldout_set, min(count, num_windows)))
-    num_candidates = min(num_windows, CANDIDATES * count)
+    spare = min((CANDIDATES - 1) * count, MAX_SPARE_TOKENS // heldout_set.windows.length)
+    num_candidates = min(num_windows, count + spare)
     while True:
         window_N = _in_order(heldout_set, num_candidates)
         key = hash_json([heldout_set.name, heldout_set.key, heldout_set.windows.length, num_candidates])
