@@ -26,14 +26,8 @@ def data_lines(runs: Sequence[Run]) -> list[str]:
         for name in run.facts.sources:
             readers.setdefault(name, []).append(run)
     lines = [f"  data {printable(name)}: {_describe(name, members)}" for name, members in readers.items()]
-    return [
-        *lines,
-        *_sets(runs),
-        *_mostly_known_sets(runs),
-        *_many_passes(readers),
-        *_row_lines(runs),
-        *_padded_vocabularies(runs),
-    ]
+    sets = [*_sets(runs), *_mostly_known_sets(runs)]
+    return [*lines, *sets, *_many_passes(readers), *_row_lines(runs), *_padded_vocabularies(runs)]
 
 
 def _sets(runs: Sequence[Run]) -> list[str]:
@@ -52,8 +46,8 @@ def _mostly_known_sets(runs: Sequence[Run]) -> Iterator[str]:
     for name, facts in facts_by_name.items():
         if (facts.left_out_share or 0.0) > 0.5:
             yield (
-                f"  more than half of set {printable(name)} is left out. If its tokens are as short as bytes, "
-                f"n-grams of {facts.ngram} of them stand in any text: give evaluation.decontaminate=50."
+                f"  more than half of set {printable(name)} is left out. If its tokens are as short as "
+                f"bytes, n-grams of {facts.ngram} of them stand in any text: give evaluation.decontaminate=50."
             )
 
 
