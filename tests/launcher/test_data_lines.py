@@ -142,6 +142,6 @@ def test_a_set_that_is_mostly_left_out_is_a_sentence(tmp_path):
     sets = {"new": dataclasses.replace(SET, left_out_share=0.6)}
     runs = [Run(c, dataclasses.replace(facts(c), sets=sets), run_dir(sweep_dir(made), c)) for c in made]
     assert [line for line in data_lines(runs) if "decontaminate=50" in line] == [
-        "  more than half of set new is left out. If its tokens are as short as bytes, n-grams of 13 of them "
-        "stand in any text: give evaluation.decontaminate=50."
+        "  more than half of set new is left out. If its tokens are as short as bytes, n-grams of 13 "
+        "stand in any text: set evaluation.decontaminate=50."
     ]

@@ -47,7 +47,7 @@ def _mostly_known_sets(runs: Sequence[Run]) -> Iterator[str]:
         if (facts.left_out_share or 0.0) > 0.5:
             yield (
                 f"  more than half of set {printable(name)} is left out. If its tokens are as short as "
-                f"bytes, n-grams of {facts.ngram} of them stand in any text: give evaluation.decontaminate=50."
+                f"bytes, n-grams of {facts.ngram} stand in any text: set evaluation.decontaminate=50."
             )
 
 
