@@ -63,9 +63,9 @@ def verify_data(records: Sequence[DataRecord], show: Show) -> list[DataCheck]:
     """Compare the data of all records, on all cores. A damaged shard is removed, so that the next start
     builds it again. Raises UserError for sources that cannot be found."""
     return [
-        _SourceCheck(record, named, show).run()
+        _SourceCheck(record, entry, show).run()
         for record in records
-        for named in find_sources([record.config])
+        for entry in find_sources([record.config])
     ]
 
 
@@ -74,13 +74,13 @@ class _SourceCheck:
     """Comparison of a source that is under way."""
 
     record: DataRecord
-    named: NamedSource
+    entry: NamedSource
     show: Show
     check: DataCheck = field(init=False)
 
     def run(self) -> DataCheck:
         """Compare whatever kind of source it is."""
-        source = self.named.source
+        source = self.entry.source
         self.check = DataCheck(source.name, source.source.path)
         if isinstance(source, TextSource):
             self._check_text(source)
@@ -96,13 +96,13 @@ class _SourceCheck:
                 continue
             self._check_files(part)
             if text.validation is None:
-                encoding = encoding.with_split(text.measure(self.named.trained).split)
+                encoding = encoding.with_split(text.measure(self.entry.trained).split)
             self._check_shards(part, encoding)
 
     def _check_files(self, source: Source) -> None:
         counts = {file: num_leaves(file.stat().st_size) for file in source.files}
         leaves = [(file, leaf) for file, count in counts.items() for leaf in range(count)]
-        meter = _Meter(f"comparing the files of {source.name}", len(leaves), self.show)
+        meter = _ShareMeter(f"comparing the files of {source.name}", len(leaves), self.show)
         with ThreadPoolExecutor(_cores()) as pool:
             hashes = iter(_in_parallel(pool, leaf_hash, leaves, meter))
         for file, count in counts.items():
@@ -118,16 +118,16 @@ class _SourceCheck:
             self.check.notes.append(f"{source.path} is not tokenised yet, so there are no shards")
             return
         num_bytes = shard_bytes_of(manifest, codec)
-        meter = _Meter(f"comparing the shards of {source.name}", num_bytes, self.show)
-        damaged = find_damage(key, manifest, codec, meter.add)
+        meter = _ShareMeter(f"comparing the shards of {source.name}", num_bytes, self.show)
+        names = find_damage(key, manifest, codec, meter.add)
         self.check.shards += len(manifest.shards)
         self.check.bytes += num_bytes
-        if damaged:
+        if names:
             self.check.problems.append(
-                f"{shards_folder(key)}: {', '.join(damaged)} damaged and removed: the next start, or "
+                f"{shards_folder(key)}: {', '.join(names)} damaged and removed: the next start, or "
                 "`harness tokenize`, builds that again"
             )
-            reopen_shards(source, encoding, key, damaged)
+            reopen_shards(source, encoding, key, names)
 
     def _check_token_files(self, source: TokenFilesSource) -> None:
         if source.needs_build():
@@ -139,7 +139,7 @@ class _SourceCheck:
 
     def _check_files_of_tokens(self, source: TokenSource, codec: Codec) -> None:
         tasks = source.index_tasks(codec.end_token)
-        meter = _Meter(f"comparing the files of {source.name}", len(tasks), self.show)
+        meter = _ShareMeter(f"comparing the files of {source.name}", len(tasks), self.show)
         with _pool_for_tokens(len(tasks), sum(task.file.stat().st_size for task in tasks)) as pool:
             digests = _in_parallel(pool, fresh_digest, [(task,) for task in tasks], meter)
         recorded = digests_of(source, codec)
@@ -151,7 +151,7 @@ class _SourceCheck:
 
     def _compare(self, name: str, digest: str, recorded: str) -> None:
         """Compare a file with the hash of its size and time, and with what the run recorded."""
-        place = f"{self.named.source.where}: {name}"
+        place = f"{self.entry.source.where}: {name}"
         of_run = self.record.digests.get(self.check.name, {}).get(name)
         if digest != recorded:
             self.check.problems.append(
@@ -163,21 +163,21 @@ class _SourceCheck:
 
 
 @dataclass
-class _Meter:
+class _ShareMeter:
     """Meter of what was compared; threads may share it."""
 
     activity: str
     total: int
     show: Show
-    done: int = 0
+    amount: int = 0
 
     def add(self, number: int) -> None:
-        self.done += number
-        self.show(f"{self.activity}: {min(1.0, self.done / max(1, self.total)):.0%}")
+        self.amount += number
+        self.show(f"{self.activity}: {min(1.0, self.amount / max(1, self.total)):.0%}")
 
 
 def _in_parallel(
-    pool: Executor, function: Callable[..., str], items: Sequence[tuple], meter: _Meter
+    pool: Executor, function: Callable[..., str], items: Sequence[tuple], meter: _ShareMeter
 ) -> list[str]:
     """Return what a function returns for each item, in their order."""
     futures = [pool.submit(function, *item) for item in items]

@@ -21,9 +21,9 @@ def data_checks_text(checks: Sequence[DataCheck], *, as_json: bool) -> str:
 
 def _lines(check: DataCheck) -> list[str]:
     where, counts = f"{check.name} ({check.path})", ((check.files, "file"), (check.shards, "shard"))
-    counted = " and ".join(f"{count:,} {word}{'s' * (count != 1)}" for count, word in counts if count)
+    total = " and ".join(f"{count:,} {word}{'s' * (count != 1)}" for count, word in counts if count)
     size = format_bytes(check.bytes)
     is_or_are = "is" if check.files + check.shards == 1 else "are"
-    compared = f"{where}: {counted}, {size}, {is_or_are} as recorded."
-    sentences = [f"{where}: {sentence}." for sentence in (*check.problems, *check.notes)]
-    return [compared, *sentences] if counted and not check.problems else sentences
+    sentence = f"{where}: {total}, {size}, {is_or_are} as recorded."
+    sentences = [f"{where}: {text}." for text in (*check.problems, *check.notes)]
+    return [sentence, *sentences] if total and not check.problems else sentences

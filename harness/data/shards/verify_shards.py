@@ -25,13 +25,13 @@ def find_damage(key: str, manifest: Manifest, codec: Codec, advance: Advance) ->
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         checks = {pool.submit(_check_shard, key, shard, codec, advance): shard for shard in manifest.shards}
         try:
-            damaged = [checks[check].name for check in as_completed(checks) if not check.result()]
+            names = [checks[check].name for check in as_completed(checks) if not check.result()]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if not damaged and not _starts_match(key, manifest, codec):
-        damaged = [STARTS]
-    return sorted(damaged)
+    if not names and not _starts_match(key, manifest, codec):
+        return [STARTS]
+    return sorted(names)
 
 
 def shard_bytes_of(manifest: Manifest, codec: Codec) -> int:
