@@ -201,6 +201,17 @@ def test_a_shard_that_changes_changes_the_content_and_is_read_again(tmp_path):
     assert before[1] != after[1]
 
 
+def test_an_index_of_megatron_that_changes_changes_the_documents(tmp_path):
+    write_megatron(tmp_path / "a", DOCUMENTS)
+    before = content_of(find_token_source("s", SourceConfig(str(tmp_path / "a"))), CODEC)
+    joined = [np.concatenate(DOCUMENTS[:2]), *DOCUMENTS[2:]]
+    content = (tmp_path / "a.bin").read_bytes()
+    write_megatron(tmp_path / "b", joined)
+    assert (tmp_path / "b.bin").read_bytes() == content
+    (tmp_path / "a.idx").write_bytes((tmp_path / "b.idx").read_bytes())
+    assert content_of(find_token_source("s", SourceConfig(str(tmp_path / "a"))), CODEC) != before
+
+
 def test_the_facts_that_no_file_tells_are_asked_for():
     def config(**fields) -> DataConfig:
         return DataConfig("test", **fields)
