@@ -73,6 +73,11 @@ class Source:
             return self
         return dataclasses.replace(self, files=self.remote.fetch(), remote=None)
 
+    def with_copies(self) -> Source:
+        """Return the source with the copies of its files if they were fetched, else with what stands in for
+        them."""
+        return self.fetched() if self.remote and self.remote.is_fetched() else self
+
     def with_files(self, files: tuple[Path, ...]) -> Source:
         """Return the same source with other files."""
         return dataclasses.replace(self, files=files)

@@ -96,10 +96,11 @@ class TextSource(TrainingSource[Source]):
 
     def measure(self, trained: bool) -> SourceSizes:
         """Implement TrainingSource."""
-        sizes = measure_source(self.source, self.encoding, trained)
-        if self.validation is None:
+        train, *validation = self.parts
+        sizes = measure_source(train, self.encoding, trained)
+        if not validation:
             return sizes
-        heldout = measure_source(self.validation, self.encoding, trained=True)
+        heldout = measure_source(validation[0], self.encoding, trained=True)
         is_sampled = sizes.is_sampled or heldout.is_sampled
         return SourceSizes(sizes.train, heldout.train, Split.validation, is_sampled)
 
@@ -118,7 +119,7 @@ class TextSource(TrainingSource[Source]):
 
     def open(self, trained: bool, limits: BuildLimits | None = None) -> Tokens:
         """Implement TrainingSource."""
-        if any(part.remote for part in self.parts):
+        if self.source.remote or (self.validation and self.validation.remote):
             return self._fetched().open(trained, limits)
         if self.validation is not None:
             train, heldout = (open_tokens(part, self.encoding, limits) for part in self.parts)
@@ -130,7 +131,8 @@ class TextSource(TrainingSource[Source]):
 
     def digests(self) -> dict[str, str]:
         """Implement TrainingSource."""
-        return file_digests(self.source) if is_hashed(self.source) else {}
+        source = self.source.with_copies()
+        return file_digests(source) if is_hashed(source) else {}
 
     def _fetched(self) -> TextSource:
         """Return the source with all its files on this machine."""
@@ -140,7 +142,7 @@ class TextSource(TrainingSource[Source]):
     @property
     def parts(self) -> list[Source]:
         """Texts that are tokenised, each by itself."""
-        return [self.source, *([self.validation] if self.validation else [])]
+        return [part.with_copies() for part in (self.source, self.validation) if part]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from harness.data.remote import fetch_file, fetch_listing, remote_files, store_l
 from harness.data.text import source_hash, source_sizes, sources, training_source
 from harness.data.text.source_sample import sample_source
 from harness.data.text.sources import Source, find_source
+from harness.data.text.training_source import find_training_sources
 
 from .web_server import WebFiles, serve
 
@@ -371,9 +372,13 @@ def test_a_corpus_behind_a_url_is_described_from_its_begin_and_trained_on_whole(
     facts = describe_data(remote, 64)
     assert facts.sources["s"].is_sampled
     assert not [*cache_root().glob("sources/*/files")]
+    (before,) = find_training_sources(remote)
+    assert before.needs_build()
     corpora = [open_data(config) for config in (remote, local)]
     for of_remote, of_local in zip(*(corpus.heldout(256).values() for corpus in corpora), strict=True):
         assert (of_remote.tokens_NT == of_local.tokens_NT).all()
     batches = [corpus.sampler(4, data_seed=1).batch(0).tokens_BT for corpus in corpora]
     assert (batches[0] == batches[1]).all()
     assert not describe_data(remote, 64).sources["s"].is_sampled
+    assert before.measure(trained=True) == find_training_sources(local)[0].measure(trained=True)
+    assert not before.needs_build()
