@@ -15,7 +15,7 @@ import pytest
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.progress.waiting import hold_lock
-from harness.data.text import token_cache
+from harness.data.shards import claims
 from harness.launcher.engines import preflight
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine
@@ -80,7 +80,7 @@ def test_readers_need_no_locks(no_locks, tmp_path):
 def test_a_cache_without_locks_is_told_of(no_locks, tmp_path):
     with (
         pytest.raises(UserError, match="choose another cache with AB_HARNESS_CACHE=FOLDER"),
-        hold_lock(tmp_path / "x", "tokenises", token_cache.WAY_OUT),
+        hold_lock(tmp_path / "x", "tokenises", claims.WAY_OUT),
     ):
         pass
 
