@@ -103,6 +103,17 @@ class TokenizeTask:
     """True for one of several tasks that share the work."""
 
 
+def fetch_sources(sources: Sequence[NamedSource], show: Show) -> list[NamedSource]:
+    """Return the sources with all their texts on this machine, fetching what is missing. Raises UserError."""
+    with reports_to(show):
+        return [
+            dataclasses.replace(entry, source=entry.source.fetched())
+            if isinstance(entry.source, TextSource)
+            else entry
+            for entry in sources
+        ]
+
+
 def open_sources(sources: Sequence[NamedSource], task: TokenizeTask, show: Show) -> list[OpenedSource]:
     """Open the tokens of all sources, building what is missing. Raises UserError."""
     limits = BuildLimits(task.processes, task.memory, joins=task.joins)

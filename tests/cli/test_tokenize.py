@@ -16,11 +16,18 @@ import pytest
 from rich.console import Console
 
 from harness import cli
+from harness.cli.verbs.tokenize import array_tasks
 from harness.cli.views.progress_line import LINE_SECONDS, ProgressLine
+from harness.config.compose import sweep_configs
+from harness.config.schema.engine import EngineConfig, SlurmConfig
 from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import open_data
 from harness.data.shards import disk_room
 from harness.data.shards.shard_file import ShardWriter
+from harness.data.text import sources
+from harness.launcher.engines.engine_api import WorkerSpec
+from harness.launcher.engines.slurm.script import resource_options
+from harness.worker.tokenize_sources import fetch_sources, find_sources
 from tests.data.small_shards import (
     built_shards,
     entries,
@@ -257,3 +264,22 @@ def test_a_disk_that_fills_while_helpers_write_loses_nothing(tmp_path, cache):
         assert len(built_shards(cache)) == len({*built_shards(cache)}) == 7
     finally:
         subprocess.run(["umount", "-l", str(cache)], check=True)
+
+
+def test_a_task_asks_for_a_cpu_a_process_and_no_accelerator(tmp_path):
+    settings = EngineConfig("slurm", SlurmConfig(cpus=8, gpus=1, partition="cpu"))
+    spec = WorkerSpec("task0", (), {}, tmp_path / "log", devices=16)
+    options = resource_options(array_tasks._cpu_settings(settings).slurm, spec)
+    assert options == ["--nodes=1", "--ntasks=1", "--cpus-per-task=16"]
+
+
+def test_files_behind_a_url_are_fetched_before_tasks_are_submitted(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(sources, "FETCHED_BYTES", 0)
+    fsspec.filesystem("memory").pipe("/store/text.txt", b"some text\n<|endoftext|>\n" * 1000)
+    [config] = sweep_configs(["data=own", "data.sources.own.path=memory://store", "data.tokenizer=byte"])
+    [entry] = find_sources([config])
+    assert entry.source.source.remote is not None
+    [fetched] = fetch_sources([entry], lambda _: None)
+    assert fetched.source.source.remote is None
+    assert fetched.source.source.files[0].read_bytes().count(b"some") == 1000

@@ -120,7 +120,7 @@ class TextSource(TrainingSource[Source]):
     def open(self, trained: bool, limits: BuildLimits | None = None) -> Tokens:
         """Implement TrainingSource."""
         if self.source.remote or (self.validation and self.validation.remote):
-            return self._fetched().open(trained, limits)
+            return self.fetched().open(trained, limits)
         if self.validation is not None:
             train, heldout = (open_tokens(part, self.encoding, limits) for part in self.parts)
             return Tokens(hash_json([train.key, heldout.key]), train.train, heldout.train, train.starts_D)
@@ -134,7 +134,7 @@ class TextSource(TrainingSource[Source]):
         source = self.source.with_copies()
         return file_digests(source) if is_hashed(source) else {}
 
-    def _fetched(self) -> TextSource:
+    def fetched(self) -> TextSource:
         """Return the source with all its files on this machine."""
         validation = self.validation.fetched() if self.validation else None
         return dataclasses.replace(self, source=self.source.fetched(), validation=validation)

@@ -25,6 +25,7 @@ from harness.worker.tokenize_sources import (
     TokenizeTask,
     WorkState,
     compare_sets,
+    fetch_sources,
     find_sources,
     open_sources,
 )
@@ -80,8 +81,9 @@ def _request(options: argparse.Namespace, config: Config, task: TokenizeTask) ->
 def _tokenize_by_tasks(
     configs: Sequence[Config], sources: Sequence[NamedSource], request: TaskRequest
 ) -> None:
-    state = WorkState(sources)
     with ProgressLine() as line:
+        with stop_on_signal():
+            state = WorkState(fetch_sources(sources, line.show))
         folder = run_tasks(configs, request, lambda: state.show(line.show), line.note)
         if not request.waits:
             state.show(line.note)
