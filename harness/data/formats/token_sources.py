@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.config.schema.run import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import list_files
+from harness.core.paths import is_remote
 from harness.data.formats import array_record, arrow_tables, megatron, plain_files, zarr_arrays
 from harness.data.formats.file_index import IndexTask
 from harness.data.formats.token_format import (
@@ -84,7 +85,7 @@ def is_token_source(config: SourceConfig) -> bool:
     folder that holds text too is read as text."""
     if config.format is not None:
         return True
-    if config.path.startswith("pack:") or "://" in config.path:
+    if config.path.startswith("pack:") or is_remote(config.path):
         return False
     path = Path(config.path).expanduser()
     try:
@@ -123,6 +124,11 @@ def find_token_source(name: str, config: SourceConfig, key: str = "") -> TokenSo
 
 def _find_source(name: str, config: SourceConfig, key: str, setting: str) -> TokenSource:
     path, place = Path(config.path).expanduser(), f"{setting}={config.path}"
+    if is_remote(config.path):
+        raise UserError(
+            f"{place}: files of tokens are read in place, so they cannot lie behind a URL. Copy "
+            "them to a path, or mount their store."
+        )
     try:
         files, format_name, skipped = _find_files(config, key, place, path)
     except TokenFileError as error:

@@ -382,3 +382,11 @@ def test_a_corpus_behind_a_url_is_described_from_its_begin_and_trained_on_whole(
     assert not describe_data(remote, 64).sources["s"].is_sampled
     assert before.measure(trained=True) == find_training_sources(local)[0].measure(trained=True)
     assert not before.needs_build()
+
+
+def test_files_of_tokens_behind_a_url_are_refused(store):
+    sources_by_name = {"s": SourceConfig(STORE, format="nanogpt")}
+    with pytest.raises(
+        UserError, match=r"^data.sources.s.path=memory:.* so they cannot lie behind a URL. Copy"
+    ):
+        find_training_sources(DataConfig("d", sources_by_name, tokenizer="byte"))
