@@ -241,6 +241,7 @@ def test_a_part_of_another_version_is_not_continued(store, monkeypatch):
         read(f"{STORE}/a.txt")
     store.pipe("/bucket/data/a.txt", b"new " * 20)
     assert read(f"{STORE}/a.txt") == ["new " * 20]
+    assert not [*cache_root().glob("sources/*/parts/*.part")]
 
 
 def test_a_server_without_ranges_is_read_from_the_begin(web, monkeypatch):
