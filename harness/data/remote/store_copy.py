@@ -70,8 +70,8 @@ class StoreCopy:
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(path)
-        for outdated in self.root.glob(f"parts/{_digest(file.name)}-*.part"):
-            outdated.unlink(missing_ok=True)
+        for old_part in self.root.glob(f"parts/{_digest(file.name)}-*.part"):
+            old_part.unlink(missing_ok=True)
         facts = {"name": file.name, "size": file.size, "version": file.version, "state": _state(path)}
         atomic_files.write_checksummed_json(self._facts_path(file), facts)
 
