@@ -32,6 +32,9 @@ MISTAKES = {
     ),
     "data.sources.more={path:x}": "data.sources.more: the command line cannot add a source. ",
     "+data.sources.more.path=x": "data.sources.more: the command line cannot add a source. ",
+    "evaluation.sets.new.path=x": "evaluation.sets.new: the command line adds all sets at once. ",
+    "+evaluation.sets.new.path=x": "'+evaluation.sets={new:{path:FILE}}'",
+    "+evaluation.sets={new:{pat:x}}": "(beside path: column, format and options)",
 }
 
 
