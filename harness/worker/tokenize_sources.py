@@ -19,6 +19,7 @@ from harness.core import atomic_files
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.errors import UserError, disk_error
 from harness.core.hashing import hash_json
+from harness.core.number_format import format_count
 from harness.core.progress.report import reports_to
 from harness.data.evaluation.validation_sets import find_sets, heldout_sets
 from harness.data.order.mixture_schedule import trained_sources
@@ -166,7 +167,7 @@ def _sources_of(config: Config) -> Iterator[tuple[str, NamedSource]]:
 
 def progress_text(progress: BuildProgress, tokens: int, *, is_estimate: bool = False) -> str:
     """Return the state of a build in words."""
-    return f"{progress}, {'about ' * is_estimate}{tokens:,} tokens"
+    return f"{progress}, {'about ' * is_estimate}{format_count(tokens)} tokens"
 
 
 class WorkState:
