@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.data.text.documents import END_OF_TEXT
 from tests.data.conftest import documents, write
+from tests.docs.documents import ROOT
 
 TEXTS = documents("recipe")
 VOCABULARY, END = 50_257, 50_256
@@ -144,13 +146,19 @@ MAKERS: dict[str, Maker] = {
 
 
 def make_files(folder: Path) -> None:
-    """Make the files that the commands of the page read."""
-    for name in ("corpus.jsonl", "corpus.parquet"):
-        MAKERS[name](folder / name)
-    (folder / "code.jsonl").write_text(
-        "".join(json.dumps({"text": text}) + "\n" for text in documents("code"))
-    )
-    write(folder / "questions.txt", documents("questions", 30))
+    """Make the files that the commands of the page read, of shipped texts."""
+    for name, texts in (("corpus", shipped("prose", 20_000)), ("code", shipped("code"))):
+        lines_of = [json.dumps({"text": text}) + "\n" for text in texts]
+        (folder / f"{name}.jsonl").write_text("".join(lines_of))
+    parquet(folder / "corpus.parquet", pa.array(shipped("prose")))
+    write(folder / "questions.txt", shipped("maths_qa"))
+
+
+def shipped(name: str, characters: int = 1000) -> list[str]:
+    """Return the beginnings of the documents of a shipped text."""
+    with pa.input_stream(ROOT / f"harness/data/pack/{name}.txt.zst", compression="zstd") as stream:
+        texts = bytes(stream.read()).decode().split(f"\n{END_OF_TEXT}\n")
+    return [text[:characters] for text in texts[:120]]
 
 
 def zst(content: bytes) -> bytes:

@@ -90,6 +90,6 @@ def test_the_page_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))
     make_files(tmp_path)
     followed = follow(ROOT / "docs" / "data.md", tmp_path)
-    assert followed.status == 0, followed.printed
-    assert "set questions: 1 file" in followed.printed
+    assert (followed.status, followed.compared) == (0, 1), followed.printed
+    assert "questions (questions.txt): 1 file and 1 shard" in followed.printed
     assert (tmp_path / "runs/with_sets/report.html").exists()

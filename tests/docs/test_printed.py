@@ -16,6 +16,7 @@ from hydra.plugins.sweeper import Sweeper
 from harness.cli import VERBS
 from harness.config import compose as composing
 from tests.docs.checkout import add_logs, make_checkout, run_there, shown_files
+from tests.docs.data_files import make_files
 from tests.docs.documents import (
     COMMANDS,
     DOCUMENTS,
@@ -234,6 +235,7 @@ def trained(tmp_path_factory) -> Path:
     """Return a checkout in which the README's variant was trained beside mha."""
     folder = make_checkout(tmp_path_factory.mktemp("trained"))
     add_logs(folder)
+    make_files(folder)
     done = run_there(folder, "sweep", *TRAINING_WORDS)
     assert done.returncode == 0, done.stderr
     assert "mine against mha" in done.stdout
