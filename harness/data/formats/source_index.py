@@ -96,7 +96,8 @@ def is_indexed(source: TokenSource, end_token: int | None, holdout: float) -> bo
 
 
 def _inputs(source: TokenSource, end_token: int | None, holdout: float) -> list[Any]:
-    return ["source", [task.inputs for task in source.index_tasks(end_token)], holdout]
+    # A hash, since the inputs of an entry are stored with it, and there may be thousands of files.
+    return ["source", hash_json([task.inputs for task in source.index_tasks(end_token)]), holdout]
 
 
 def _open(source: TokenSource, stored: StoredArrays, end_token: int | None) -> SourceIndex:
