@@ -89,8 +89,8 @@ test-full: setup  ## every mechanism in every way of executing it
 
 # AB_TEST_GB=4 makes the corpora larger (1), AB_TEST_FOLDER=FOLDER makes them elsewhere.
 test-data: setup  ## a corpus of 1 GB and tokens of 20 GB, made on the spot; formats beside their own libraries
-	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[formats]'
-	$(RUN)pytest tests/data/formats
+	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[formats,remote]'
+	$(RUN)pytest -m "not slow" tests/data/formats tests/data/remote tests/docs/test_data.py
 	$(RUN)pytest -m slow -s tests/data/scale
 
 test-extras: plan-extras  ## the compilers of plan-extras
