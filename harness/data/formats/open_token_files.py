@@ -72,9 +72,9 @@ def measure_token_files(source: TokenSource, codec: Codec, holdout: float, index
 
 def is_ready(source: TokenSource, codec: Codec, holdout: float) -> bool:
     """Return whether the index of a source is in the cache, so that it opens at once."""
-    shares = {source: 0.0 if source.validation else holdout}
-    shares |= {source.validation: 0.0} if source.validation else {}
-    return all(is_indexed(part, codec.end_token, share) for part, share in shares.items())
+    shares = [(source, 0.0 if source.validation else holdout)]
+    shares += [(source.validation, 0.0)] if source.validation else []
+    return all(is_indexed(part, codec.end_token, share) for part, share in shares)
 
 
 def content_of(source: TokenSource, codec: Codec) -> str:
