@@ -178,3 +178,9 @@ def test_nothing_in_a_file_is_no_document(tmp_path, name):
     else:
         (tmp_path / name).write_bytes(gzip.compress(b""))
     assert read(tmp_path / name) == []
+
+
+def test_lists_of_tokens_are_answered_with_the_way_to_arrow(tmp_path):
+    pq.write_table(pa.table({"input_ids": [[1, 2], [3]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"lists of integers in a.parquet.*save_to_disk\('FOLDER'\)"):
+        read(tmp_path / "a.parquet", "input_ids")

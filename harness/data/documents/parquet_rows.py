@@ -115,6 +115,8 @@ def _check_type(schema: pa.Schema, kind: pa.DataType, column: TextColumn) -> Non
     if _is_text(kind):
         return
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if pa.types.is_integer(kind.value_type):
+            raise column.tokens_in_list(column.file_place)
         raise column.in_list(column.file_place)
     words = "nothing but nulls" if pa.types.is_null(kind) else str(kind).partition("<")[0]
     texts = _text_columns(schema)

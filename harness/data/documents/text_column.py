@@ -70,6 +70,15 @@ class TextColumn:
         """Return the error for values of another kind."""
         return UserError(f"{self.key}.column={self.name} holds {kind} in {place()} of {self.path}: {way_out}")
 
+    def tokens_in_list(self, place: Place) -> UserError:
+        """Return the error for a column of lists of integers, which can be read in place only as Arrow."""
+        command = f"datasets.load_dataset('parquet', data_files='{self.file.name}', split='train')"
+        return self.no_text(
+            "lists of integers",
+            place,
+            f"tokens are read from Arrow. Write them with `{command}.save_to_disk('FOLDER')`, and name FOLDER.",
+        )
+
     def in_list(self, place: Place) -> UserError:
         """Return the error for a column inside a list, of which a row has many values."""
         return self.no_text(

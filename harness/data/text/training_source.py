@@ -20,7 +20,6 @@ from harness.data.formats.open_token_files import (
     measure_token_files,
     open_token_files,
 )
-from harness.data.formats.token_format import file_version
 from harness.data.shards.build_shards import BuildLimits
 from harness.data.shards.encode_piece import Encoding
 from harness.data.text.codec import Codec, UnknownCodec
@@ -165,7 +164,10 @@ class TokenFilesSource(TrainingSource[TokenSource]):
     def content(self) -> str:
         """Implement TrainingSource."""
         if self.needs_build():
-            return hash_json(["state", [[str(file), *file_version(file)] for file in self.source.files]])
+            parts = [self.source, *([self.source.validation] if self.source.validation else [])]
+            return hash_json(
+                ["state", [[str(file), *part.reader.version(file)] for part in parts for file in part.files]]
+            )
         return content_of(self.source, self.codec)
 
     def needs_build(self) -> bool:
