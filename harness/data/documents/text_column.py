@@ -76,7 +76,8 @@ class TextColumn:
         return self.no_text(
             "lists of integers",
             place,
-            f"tokens are read from Arrow. Write them with `{command}.save_to_disk('FOLDER')`, and name FOLDER.",
+            f"tokens are read from Arrow. Write them with `{command}.save_to_disk('FOLDER')`, and name "
+            "FOLDER.",
         )
 
     def in_list(self, place: Place) -> UserError:
