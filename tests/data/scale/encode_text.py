@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from harness.data.text.documents import END_OF_TEXT
+from harness.data.documents.read_documents import END_OF_TEXT
 
 BATCH = 512
 """Documents of a call: larger ones took as long."""

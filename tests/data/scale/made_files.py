@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from harness.data.text.documents import END_OF_TEXT
+from harness.data.documents.read_documents import END_OF_TEXT
 from harness.data.tokens.token_sequence import TokenFile, TokenSequence
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.data.open_data import open_data
 from harness.data.text.corpus import TextCorpus
 
