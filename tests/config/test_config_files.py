@@ -21,11 +21,17 @@ SHOWN = [*shown_files()]
 NAMED = [item for item in SHOWN if item[1]]
 
 
-def compose_file(folder: Path, file: str, content: str | bytes) -> Config:
-    """Write a file of a user's conf folder, and compose the run, or the first of a sweep, that chooses it."""
+def write_file(folder: Path, file: str, content: bytes) -> Path:
+    """Write a file into a user's conf folder, and return its path."""
     path = folder / "conf" / Path(*Path(file).parts[-2:])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_bytes(content)
+    return path
+
+
+def compose_file(folder: Path, file: str, content: str | bytes) -> Config:
+    """Write a file of a user's conf folder, and compose the run, or the first of a sweep, that chooses it."""
+    path = write_file(folder, file, content if isinstance(content, bytes) else content.encode())
     chosen = [f"{path.parent.name}={path.stem}", *NEEDED.get(path.parent.name, ())]
     words = [f"hydra.searchpath=[file://{folder}/conf]", *chosen]
     if path.parent.name == "experiment":
@@ -47,10 +53,15 @@ def test_a_file_of_a_document_works_as_it_is(document, file, text, tmp_path):
     if file.endswith(".py"):
         compile(text, f"{document}: {file}", "exec")
         return
+    for _, other_file, other_text in (item for item in NAMED if item[0] == document):
+        if other_file.endswith(".yaml"):  # one file may choose another
+            write_file(tmp_path, other_file, other_text.encode())
     config, content = compose_file(tmp_path, file, text), OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(content, dict)
     for node in ("defaults", "hydra"):  # which say what is composed, and what is swept
         content.pop(node, None)
+    if "@package _global_" not in text:
+        content = {Path(file).parent.name: content}
     with_content = OmegaConf.merge(OmegaConf.structured(config), content)
     assert flatten(OmegaConf.to_object(with_content)) == flatten(config)
 
