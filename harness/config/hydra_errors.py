@@ -28,7 +28,8 @@ from omegaconf.errors import (
 )
 
 from harness.config.renamed_keys import renamed_key_message
-from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.data import SourceConfig
+from harness.config.schema.run import Config
 from harness.core.errors import UserError, cause_chain, did_you_mean
 from harness.core.hashing import flatten
 

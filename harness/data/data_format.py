@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from harness.config.schema.run import DataConfig, ModuleConfig
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ModuleConfig
 from harness.config.socket_registry import Configured, NoOptions, Registry
 from harness.core.errors import UserError, did_you_mean
 from harness.data.images.image_corpus import ImageCorpus, describe_images, open_images

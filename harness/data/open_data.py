@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.config.schema.run import Config, DataConfig
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.data.data_format import OpenData, configured_format
 from harness.data.evaluation.validation_sets import heldout_sets, with_sets

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.schema.run import DataConfig
+from harness.config.schema.data import DataConfig
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, to_plain

@@ -23,7 +23,7 @@ from harness.inspection.sample_text import load_run_codec
 from harness.records.run.find_checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
-    from harness.data.text.codec import Codec
+    from harness.data.codecs.codec import Codec
 
 FORMATS = ("hf",)
 EXPORTABLE_ATTENTION: dict[str, set[str]] = {
@@ -218,7 +218,7 @@ def _shares_embedding(run: LoadedRun) -> bool:
 def _write_tokenizer(folder: Path, run: LoadedRun, codec: Codec) -> None:
     """Write the `tokenizers` file as training used it, and describe it; the byte tokenizer has none. As in
     training, a special token that a text spells out is text."""
-    from harness.data.text.tokenizers import FileCodec
+    from harness.data.codecs.tokenizer_file import FileCodec
 
     if not isinstance(codec, FileCodec):
         return

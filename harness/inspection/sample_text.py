@@ -13,7 +13,7 @@ from harness.inspection.load_run import PredictFn, load_run, prepare_process
 from harness.records.run.find_checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
-    from harness.data.text.codec import Codec
+    from harness.data.codecs.codec import Codec
 
 
 def sample(
@@ -48,7 +48,7 @@ def sample(
 
 def load_run_codec(checkpoint: Checkpoint) -> Codec:
     """Return the tokenizer of a run. Raises UserError if it has changed since training."""
-    from harness.data.text.tokenizers import load_codec
+    from harness.data.codecs.tokenizer_file import load_codec
 
     name = checkpoint.config.data.tokenizer
     facts = checkpoint.provenance.facts

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 
 from harness.config.schema.run import Config
+from harness.data.codecs.codec import Codec
 from harness.data.formats.file_index import PARALLEL_BYTES, fresh_digest
 from harness.data.formats.open_token_files import digests_of
 from harness.data.formats.token_sources import TokenSource
-from harness.data.shards.build_shards import reopen_shards
-from harness.data.shards.content_hash import join_leaves, leaf_hash, num_leaves
-from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.manifest import read_manifest, shards_folder
 from harness.data.shards.tokens_key import tokens_key
 from harness.data.shards.verify_shards import find_damage, shard_bytes_of
-from harness.data.text.codec import Codec
-from harness.data.text.source_hash import file_hash, is_hashed
 from harness.data.text.source_summary import DIGITS
-from harness.data.text.sources import Source
 from harness.data.text.training_source import TextSource, TokenFilesSource
+from harness.data.text_sources.leaf_hash import join_leaves, leaf_hash, num_leaves
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import file_hash, is_hashed
+from harness.data.tokenizing.draft import reopen_shards
 from harness.worker.tokenize_sources import NamedSource, find_sources
 
 Show = Callable[[str], None]

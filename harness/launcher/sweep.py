@@ -57,8 +57,6 @@ class LaunchHooks:
 
     describe: Callable[[Sequence[Config]], list[Facts]] = describe_configs
     """Compute the facts of each config."""
-    tokenize: Callable[[Sequence[Config], Note], None] = lambda *_: None
-    """Tokenise the sources of configs that nobody has read yet."""
     engine: EngineMaker = make_engine
     """Make the engine that starts workers."""
     conclude: Callable[[SweepDir, Console], None] = lambda *_: None
@@ -67,6 +65,8 @@ class LaunchHooks:
     """Print the plan of a dry run (`engine.dry_run`)."""
     before_first_record: Callable[[SweepDir], None] = lambda _: None
     """Called after the last check that can refuse the sweep, before its first record is written."""
+    tokenize: Callable[[Sequence[Config], Note], None] = lambda *_: None
+    """Tokenise the sources of configs that nobody has read yet."""
 
 
 def launch(

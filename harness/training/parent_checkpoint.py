@@ -12,7 +12,7 @@ from harness.config.schema.finetune import FinetuneMethod
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json, is_covered_by
-from harness.data.text.tokenizers import load_codec
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.models import Model, build, image_size
 from harness.models.mup import relative_width
 from harness.records.run.find_checkpoint import Checkpoint, RunRef, find_checkpoint

@@ -23,11 +23,11 @@ from harness.core.number_format import format_count
 from harness.core.progress.report import reports_to
 from harness.data.evaluation.validation_sets import find_sets, heldout_sets
 from harness.data.order.mixture_schedule import trained_sources
-from harness.data.shards.build_shards import BuildLimits, BuildProgress
-from harness.data.shards.build_state import BuildState, BuiltAmount
 from harness.data.shards.manifest import shards_folder
 from harness.data.text.describe_text import check_text_config
 from harness.data.text.training_source import TextSource, TrainingSource
+from harness.data.tokenizing.build_shards import BuildLimits, BuildProgress
+from harness.data.tokenizing.build_state import BuildState, BuiltAmount
 from harness.records.run.config_file import read_config, write_config
 
 USERS_MISTAKE, LEFT_EARLY = 2, 130

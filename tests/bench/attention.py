@@ -17,7 +17,8 @@ os.environ.update(cpu_env(1))
 import jax
 import numpy as np
 
-from harness.config.schema.run import Config, DataConfig, ModelConfig, ModuleConfig, ScaleConfig
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.models import build
 
 LENGTH, VOCABULARY = 2048, 16

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER
+from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER
 from tests.data.scale.made_files import forget, sequence_of, write_text, write_tokens
 
 TOKENS, WINDOWS, LENGTH, ROUNDS = 2**28, 256, 1025, 5

@@ -19,12 +19,12 @@ from harness import cli
 from harness.cli.verbs.tokenize import array_tasks
 from harness.cli.views.progress_line import LINE_SECONDS, ProgressLine
 from harness.config.compose import sweep_configs
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.config.schema.engine import EngineConfig, SlurmConfig
-from harness.config.schema.run import DataConfig, SourceConfig
 from harness.data import open_data
-from harness.data.shards import disk_room
 from harness.data.shards.shard_file import ShardWriter
-from harness.data.text import sources
+from harness.data.text_sources import source as sources
+from harness.data.tokenizing import disk_room
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.slurm.script import resource_options
 from harness.worker.tokenize_sources import fetch_sources, find_sources
@@ -187,7 +187,9 @@ def helpers(cache: Path) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"harness.data.shards.helper_process" in words and any(str(cache).encode() in w for w in words):
+        if b"harness.data.tokenizing.helper_process" in words and any(
+            str(cache).encode() in w for w in words
+        ):
             found.append(int(folder.name))
     return found
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.compare.inputs.log_files import FileReading, read_log_file
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError
 from harness.core.files import expansion
 from harness.data.images.pixels import read_images
-from harness.data.text.sources import IMAGE_SUFFIXES, find_source
+from harness.data.text_sources.source import IMAGE_SUFFIXES, find_source
 from harness.records.paths import RunDir
 from harness.records.remote.local_copy import fetch_sweep
 from harness.records.run import metrics

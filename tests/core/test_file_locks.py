@@ -15,7 +15,7 @@ import pytest
 from harness.core import atomic_files
 from harness.core.errors import UserError
 from harness.core.progress.waiting import hold_lock
-from harness.data.shards import claims
+from harness.data.tokenizing import claims
 from harness.launcher.engines import preflight
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.local_engine import LocalEngine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.data import TextCorpus, open_data
 
 END = "<|endoftext|>"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.data import TextCorpus, describe_data, open_data, update_example_hash
-from harness.data.text.split import is_heldout
+from harness.data.text_sources.split import is_heldout
 
 from .conftest import documents, text_corpus, write
 
@@ -96,7 +96,7 @@ def test_the_data_seed_orders_and_nothing_else(configure):
 
 PROCESS = """
 import sys
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.data import open_data, update_example_hash
 sources = {name: SourceConfig(path) for name, path in (pair.split("=") for pair in sys.argv[1:])}
 sampler = open_data(DataConfig("test", sources, "byte", sequence_length=16, holdout=0.2)).sampler(8, 3)

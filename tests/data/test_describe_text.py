@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config.schema.run import Config, DataConfig, EvaluationConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
+from harness.config.schema.run import Config, EvaluationConfig
 from harness.core.errors import UserError
 from harness.data import DataFacts, describe_data, open_data
 from harness.data.open_data import check_same_content
@@ -37,7 +38,7 @@ def test_describing_again_reads_no_document(configure, monkeypatch):
     config = configure({"a": 1})
     facts = described(config)
     monkeypatch.setattr(
-        "harness.data.text.sources.Source.documents_of", lambda source: pytest.fail("read again")
+        "harness.data.text_sources.source.Source.documents_of", lambda source: pytest.fail("read again")
     )
     assert described(config) == facts
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.data.documents import split_text
 from harness.data.documents.compressed import cut_segments
-from harness.data.text.documents import (
+from harness.data.documents.read_documents import (
     documents_between,
     segment_documents,
 )

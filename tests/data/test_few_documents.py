@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data
-from harness.data.text.split import is_heldout
+from harness.data.text_sources.split import is_heldout
 
 from .conftest import documents, text_corpus, write
 

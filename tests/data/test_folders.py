@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
-from harness.data.text.source_hash import content_hash
-from harness.data.text.sources import Source, find_source
+from harness.data.text_sources.source import Source, find_source
+from harness.data.text_sources.source_hash import content_hash
 
 
 @pytest.fixture

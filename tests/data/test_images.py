@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
 from harness.data.images.image_corpus import HEADER_WORDS, HELDOUT_TIMES, TIME_UNITS, ImageCorpus

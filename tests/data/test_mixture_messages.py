@@ -7,7 +7,7 @@ import pytest
 
 from harness.compare.context.fairness import fairness_rows
 from harness.compare.inputs.run_records import read_runs
-from harness.config.schema.run import DataConfig, Order, Packing, StageConfig
+from harness.config.schema.data import DataConfig, Order, Packing, StageConfig
 from harness.core.hashing import to_plain
 from harness.data import count_shared_examples, describe_data, describe_mix
 from harness.records.run.provenance import Facts

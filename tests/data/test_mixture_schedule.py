@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.config.compose import compose
-from harness.config.schema.run import DataConfig, ScaleConfig, StageConfig
+from harness.config.schema.data import DataConfig, StageConfig
+from harness.config.schema.run import ScaleConfig
 from harness.core.errors import UserError
 from harness.data import count_shared_examples, describe_data, describe_mix, open_data
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig
+from harness.config.schema.data import DataConfig
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
 from harness.data.data_format import FORMATS, register_data

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig, Order, Packing, ScaleConfig, SourceConfig
+from harness.config.schema.data import DataConfig, Order, Packing, SourceConfig
+from harness.config.schema.run import ScaleConfig
 from harness.core.errors import UserError
 from harness.data import count_shared_examples, describe_data, describe_mix, open_data
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.data.data_format import FORMATS, register_data
 from harness.data.text import describe_text
-from harness.data.text.split import is_heldout
-from harness.data.text.tokenizers import load_codec
+from harness.data.text_sources.split import is_heldout
 
 from .conftest import documents, text_corpus
 from .test_describe_text import check_sentence

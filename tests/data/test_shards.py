@@ -17,19 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError
+from harness.data.codecs.codec import ByteCodec
 from harness.data.documents import compressed, split_text
-from harness.data.shards import build_shards, claims, content_hash, encode_piece, pieces
-from harness.data.shards.build_shards import BuildLimits, draft_folder
-from harness.data.shards.claims import BUILT_LOG, Job, build_pieces
-from harness.data.shards.encode_piece import Encoding
-from harness.data.shards.pieces import plan_pieces
-from harness.data.text import source_hash
-from harness.data.text.codec import ByteCodec
-from harness.data.text.sources import Source, find_source
-from harness.data.text.split import is_heldout
+from harness.data.shards.encoding import Encoding
 from harness.data.text.token_cache import is_tokenised, open_tokens
+from harness.data.text_sources import leaf_hash as content_hash
+from harness.data.text_sources import source_hash
+from harness.data.text_sources.source import Source, find_source
+from harness.data.text_sources.split import is_heldout
+from harness.data.tokenizing import build_shards, claims, encode_piece, pieces
+from harness.data.tokenizing.build_shards import BuildLimits
+from harness.data.tokenizing.claims import BUILT_LOG, Job, build_pieces
+from harness.data.tokenizing.draft import draft_folder
+from harness.data.tokenizing.pieces import plan_pieces
 from harness.data.tokens.tokens import Tokens
 
 from .conftest import END, documents
@@ -162,7 +164,7 @@ def test_killed_processes_leave_work_that_others_continue(tmp_path, monkeypatch,
     source = write_source(tmp_path / "data", name)
     job = Job(source, encoding(), draft_folder(source, encoding()), processes=2)
     job.folder.mkdir()
-    context, statuses = multiprocessing.get_context("fork"), list[int]()
+    context, statuses = multiprocessing.get_context("fork"), list[int | None]()
     for seed in range(0, 20, 2):
         processes = [context.Process(target=_build, args=(job, seed + k)) for k in range(2)]
         for process in processes:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.atomic_files import file_sha256
 from harness.core.errors import UserError
-from harness.data.text.sources import PACK, find_source
-from harness.data.text.split import is_heldout
+from harness.data.text_sources.source import PACK, find_source
+from harness.data.text_sources.split import is_heldout
 
 from .conftest import documents, write
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError
 from harness.data.documents import json_lines, parquet_rows
-from harness.data.text.documents import documents_between, row_group_documents, row_group_sizes
-from harness.data.text.sources import find_source
+from harness.data.documents.read_documents import documents_between, row_group_documents, row_group_sizes
+from harness.data.text_sources.source import find_source
 
 NAMES = ("text", "data.sources.s", "PATH")
 
@@ -130,7 +130,7 @@ def test_a_bad_line_is_numbered_in_whichever_part_it_is_found(tmp_path, monkeypa
     for start in (0, 1, 15, 16, 17, 333):
         with pytest.raises(UserError, match=r"PATH: line 41 of a.jsonl is not a JSON object. Correct it."):
             list(documents_between(file, *NAMES, start, file.stat().st_size))
-    monkeypatch.setattr("harness.data.text.documents.SEGMENT_BYTES", 30)
+    monkeypatch.setattr("harness.data.documents.read_documents.SEGMENT_BYTES", 30)
     (packed := tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(file.read_bytes()))
     assert said(packed).startswith("data.sources.s.path=PATH: line 41 of a.jsonl.gz is not a JSON object")
 

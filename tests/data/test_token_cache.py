@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError
-from harness.data.shards import build_shards as build
-from harness.data.shards import encode_piece
-from harness.data.shards.encode_piece import Encoding
+from harness.data.codecs.codec import ByteCodec
+from harness.data.codecs.tokenizer_file import load_tokenizer
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.manifest import _entry as manifest_entry
-from harness.data.text import source_hash
-from harness.data.text.codec import ByteCodec
-from harness.data.text.sources import find_source
-from harness.data.text.split import is_heldout
 from harness.data.text.token_cache import open_tokens
-from harness.data.text.tokenizers import load_tokenizer
+from harness.data.text_sources import source_hash
+from harness.data.text_sources.source import find_source
+from harness.data.text_sources.split import is_heldout
+from harness.data.tokenizing import build_shards as build
+from harness.data.tokenizing import encode_piece
 from harness.data.tokens.tokens import Tokens
 
 from .conftest import documents, write
@@ -42,8 +42,8 @@ def entries(folder: Path) -> list[Path]:
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The entries built so far in this process."""
-    built, real = [], build._finish
-    monkeypatch.setattr(build, "_finish", lambda job: (built.append(job.folder), real(job))[1])
+    built, real = [], build.finish_draft
+    monkeypatch.setattr(build, "finish_draft", lambda job: (built.append(job.folder), real(job))[1])
     return built
 
 
@@ -178,12 +178,12 @@ OPEN = """
 import os, signal, sys, time
 from pathlib import Path
 from harness.core.errors import UserError
-from harness.config.schema.run import SourceConfig
-from harness.data.shards import build_shards, encode_piece
-from harness.data.shards.encode_piece import Encoding
+from harness.config.schema.data import SourceConfig
+from harness.data.tokenizing import build_shards, encode_piece
+from harness.data.shards.encoding import Encoding
 from harness.data.text import token_cache as cache
-from harness.data.text.sources import find_source
-from harness.data.text.codec import ByteCodec
+from harness.data.text_sources.source import find_source
+from harness.data.codecs.codec import ByteCodec
 path, log, rival = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 {patch}
 Path(log).write_text("open")

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer
 
 from harness.core.errors import UserError
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER, load_tokenizer
+from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER, load_tokenizer
 
 NAMES = {
     "gpt2": "openai-community/gpt2",

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.data import describe_data
-from harness.data.text.codec import Codec
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER, load_tokenizer
+from harness.data.codecs.codec import Codec
+from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER, load_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

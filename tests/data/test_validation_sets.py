@@ -12,11 +12,11 @@ from harness.config.schema.run import Config
 from harness.config.schema.run_schedule import EvaluationConfig, EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.data import describe_evaluated, heldout_rows, open_data
+from harness.data.codecs.codec import ByteCodec
 from harness.data.evaluation import validation_sets
 from harness.data.evaluation.ngrams import NgramIndex
 from harness.data.evaluation.validation_sets import heldout_sets, with_sets
 from harness.data.order.permutation import make_key, permute
-from harness.data.text.codec import ByteCodec
 from harness.data.text.describe_text import check_text_config
 from tests.data.conftest import documents, text_corpus, write
 

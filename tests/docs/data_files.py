@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.data.text.documents import END_OF_TEXT
+from harness.data.documents.read_documents import END_OF_TEXT
 from tests.data.conftest import documents, write
 from tests.docs.documents import ROOT
 

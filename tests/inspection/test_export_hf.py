@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, processors
 
 from harness.cli import main
 from harness.core.errors import UserError
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER, load_tokenizer
+from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER, load_tokenizer
 from harness.inspection.export_hf import export
 from harness.inspection.load_run import load_run
 from harness.records.run.checkpoint_manifest import Manifest

@@ -71,7 +71,7 @@ def test_numbers_out_of_range_are_said(run, changes, said):
 
 
 def test_another_tokenizer_by_now_is_said(run, monkeypatch):
-    monkeypatch.setattr("harness.data.text.tokenizers.ByteCodec.vocabulary", 300)
+    monkeypatch.setattr("harness.data.codecs.tokenizer_file.ByteCodec.vocabulary", 300)
     with pytest.raises(UserError, match=r"has 300 tokens, but .* was trained with 257"):
         sample(run.path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema.run import Order, Packing
+from harness.config.schema.data import Order, Packing
 from harness.launcher.runs import Run, run_dir, sweep_dir
 from harness.launcher.stages.data_lines import data_lines
 from harness.records.run.provenance import SetFacts, SourceFacts

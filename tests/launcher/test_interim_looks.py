@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from harness.compare.verdict.interim_looks import LookDecision
+from harness.config.schema.data import Order, StageConfig
 from harness.config.schema.decision import Axis, Stopping
-from harness.config.schema.run import Order, StageConfig
 from harness.core.errors import UserError
 from harness.launcher.runs import Block, Run, make_blocks, run_dir, sweep_dir
 from harness.launcher.stages.interim_looks import interim_looks, train_by_looks

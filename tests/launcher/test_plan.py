@@ -11,8 +11,9 @@ from rich.console import Console
 
 from harness.cli.conclude import conclude
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import SourceConfig
 from harness.config.schema.decision import RuleConfig
-from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.run import Config
 from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.core.number_format import format_si

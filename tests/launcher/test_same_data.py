@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.data import SourceConfig
+from harness.config.schema.run import Config
 from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.launcher.run_directories import provenance_of

@@ -7,15 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    Packing,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig, Packing
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.core.cache.cache_dir import cache_dir
 from harness.models import Model, build
 

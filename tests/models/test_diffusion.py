@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import DataConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     Kernels,
     LossConfig,
     MatchBy,

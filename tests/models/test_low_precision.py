@@ -12,15 +12,8 @@ from flax import nnx
 from jax import P
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    Precision,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, Precision, ScaleConfig
 from harness.models import build
 from harness.models.feedforward.expert_parallel import _grouped_matmul
 from harness.models.layers import gather_rounded, matmul

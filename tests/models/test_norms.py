@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.core.errors import UserError
 from harness.models import LayerContext, ModelDims, build, sizing
 from harness.models.norms.norm_registry import NORMS

@@ -12,7 +12,8 @@ import pytest
 from flax import nnx
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import Config, DataConfig, ModelConfig, OptimizerConfig, ScaleConfig
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import Config, ModelConfig, OptimizerConfig, ScaleConfig
 from harness.data.images.image_corpus import pack_rows
 from harness.models import build
 from harness.models.families.own_context import ModelContext

@@ -9,7 +9,8 @@ import pytest
 
 from harness.config.schema import run as schema
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import Config, DataConfig, ModuleConfig, Packing, ScaleConfig
+from harness.config.schema.data import DataConfig, Packing
+from harness.config.schema.run import Config, ModuleConfig, ScaleConfig
 from harness.core.errors import UserError
 from harness.models import build
 from harness.models.text import cross_entropy

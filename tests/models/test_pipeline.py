@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import DataConfig
 from harness.config.schema.finetune import FinetuneConfig, FinetuneMethod
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    Remat,
-    ScaleConfig,
-)
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, Remat, ScaleConfig
 from harness.core.errors import UserError
 from harness.models import build
 from harness.models.counting.jaxpr import count_function_flops

@@ -8,10 +8,10 @@ import pytest
 
 from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import DataConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     ModelConfig,
     ModuleConfig,
     Precision,

@@ -8,14 +8,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.core.errors import UserError
 from harness.models import Model, build
 from harness.models.attention.mha import MultiHeadAttention

@@ -9,14 +9,8 @@ from jax import P
 from jax.sharding import AxisType
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.core.errors import UserError
 from harness.models import build
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    Remat,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, Remat, ScaleConfig
 from harness.models import build
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.parallel.sharding.mesh import lane_mesh

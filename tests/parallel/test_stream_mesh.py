@@ -9,10 +9,10 @@ from jax import P
 from jax.sharding import NamedSharding
 
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import DataConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     ModelConfig,
     ModuleConfig,
     OptimizerConfig,

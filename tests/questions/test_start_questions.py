@@ -9,14 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from harness.config.schema.run import (
-    ComputeConfig,
-    Config,
-    DataConfig,
-    ModelConfig,
-    ModuleConfig,
-    ScaleConfig,
-)
+from harness.config.schema.data import DataConfig
+from harness.config.schema.run import ComputeConfig, Config, ModelConfig, ModuleConfig, ScaleConfig
 from harness.models import LayerContext, ModelDims, build
 from harness.models.norms.norm_registry import NORMS
 from harness.training.optimizers.matrices import hidden_matrices

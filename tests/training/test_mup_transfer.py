@@ -13,11 +13,11 @@ import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 
+from harness.config.schema.data import DataConfig
 from harness.config.schema.finetune import FinetuneConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     MatchBy,
     ModelConfig,
     ModuleConfig,

@@ -14,11 +14,11 @@ from jax import P
 
 from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
+from harness.config.schema.data import DataConfig
 from harness.config.schema.finetune import FinetuneConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     MatchBy,
     ModelConfig,
     ModuleConfig,

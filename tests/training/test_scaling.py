@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.config.schema.data import DataConfig
 from harness.config.schema.finetune import FinetuneConfig
 from harness.config.schema.run import (
     ComputeConfig,
     Config,
-    DataConfig,
     ModelConfig,
     ModuleConfig,
     OptimizerConfig,

@@ -170,7 +170,7 @@ def test_micro_batches_are_summed_in_float32():
     gradient = jax.value_and_grad(lambda p, t, clock: trainable.loss(p, t, 0.0), has_aux=True)
     for count in (1, 4):
         tokens = jax.ShapeDtypeStruct((count, 2, 33), jnp.int32)
-        _, grads = jax.eval_shape(lambda p, t: _mean_gradient(gradient, p, t, None), params, tokens)
+        _, grads = jax.eval_shape(lambda p, t: _mean_gradient(gradient, p, t, None, None), params, tokens)
         assert {leaf.dtype for leaf in grads.values()} == {jnp.dtype("float32")}
 
 

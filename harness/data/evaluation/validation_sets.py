@@ -8,20 +8,21 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from harness.config.schema.run import Config, SourceConfig
+from harness.config.schema.data import SourceConfig
+from harness.config.schema.run import Config
 from harness.config.schema.run_schedule import EvaluationSetConfig
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.data.evaluation.contamination import VERSION, TrainingText
-from harness.data.evaluation.set_summary import SetSummary
 from harness.data.evaluation.window_choice import SetWindows, WindowChoice, choose_windows
 from harness.data.order.mixture_schedule import trained_sources
 from harness.data.text.corpus import HeldOut, Windows
 from harness.data.text.describe_text import DataFacts, check_text_config
-from harness.data.text.split import Split
+from harness.data.text.set_summary import SetSummary
 from harness.data.text.token_cache import is_tokenised
-from harness.data.text.tokenizers import load_codec
 from harness.data.text.training_source import TextSource, TrainingSource, find_training_source
+from harness.data.text_sources.split import Split
 
 SEARCHED_TOKENS = 2**27
 """Training tokens up to which sets are compared with them while a run is described: a second or two."""

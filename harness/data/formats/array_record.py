@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int, Int64
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.files import protobuf_wire
 from harness.core.progress.report import report
-from harness.data.formats.cached_arrays import cached_arrays
 from harness.data.formats.token_format import (
     FileTokens,
     TokenArray,
@@ -23,6 +22,7 @@ from harness.data.formats.token_format import (
     register_token_format,
     row_starts,
 )
+from harness.data.tokens.cached_arrays import cached_arrays
 
 READ_RECORDS = 1024
 """Records that are read at a time."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import did_you_mean
 from harness.data.formats.token_format import (
     FileTokens,

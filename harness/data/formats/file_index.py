@@ -23,8 +23,8 @@ from jaxtyping import Int, Int64, UInt8, UInt64
 from harness.core.errors import UserError
 from harness.core.number_format import format_si
 from harness.core.progress.report import report
-from harness.data.formats.cached_arrays import ArrayWriter, StoredArrays, build_arrays, stored_arrays
 from harness.data.formats.token_format import FileTokens, TokenFileError, TokenReader
+from harness.data.tokens.cached_arrays import ArrayWriter, StoredArrays, build_arrays, stored_arrays
 from harness.data.tokens.token_sequence import TokenSequence
 
 MAX_TOKEN = 2**32 - 1

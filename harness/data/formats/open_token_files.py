@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from harness.core.hashing import hash_json
-from harness.data.formats.extents import cut_sequence
+from harness.data.codecs.codec import Codec
 from harness.data.formats.sample_checks import check_largest, check_token_sample
 from harness.data.formats.source_index import SourceIndex, index_source, is_indexed, source_content
 from harness.data.formats.token_sources import TokenSource, find_token_source, is_token_source
-from harness.data.text.codec import Codec
-from harness.data.text.source_sizes import SourceSizes, SplitSize
-from harness.data.text.split import Split
+from harness.data.text_sources.source_size import SourceSizes, SplitSize
+from harness.data.text_sources.split import Split
+from harness.data.tokens.extents import cut_sequence
 from harness.data.tokens.token_sequence import TokenSequence
 from harness.data.tokens.tokens import Tokens
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from harness.core.errors import UserError
+from harness.data.codecs.codec import Codec, UnknownCodec
 from harness.data.formats.token_format import FileTokens
 from harness.data.formats.token_sources import TokenSource
-from harness.data.text.codec import Codec, UnknownCodec
 from harness.data.tokens.token_sequence import TokenFile, TokenSequence
 
 SAMPLE_TOKENS = 4096

@@ -19,7 +19,9 @@ from jaxtyping import Bool, Int64, UInt64
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
 from harness.core.progress.report import report
-from harness.data.formats.cached_arrays import (
+from harness.data.formats.file_index import FileIndex, hash_tokens, index_files
+from harness.data.formats.token_sources import TokenSource
+from harness.data.tokens.cached_arrays import (
     KIND,
     VERSION,
     ArrayWriter,
@@ -27,9 +29,7 @@ from harness.data.formats.cached_arrays import (
     build_arrays,
     stored_arrays,
 )
-from harness.data.formats.extents import EndTokens, ExtentWriter, FileParts, piece_of
-from harness.data.formats.file_index import FileIndex, hash_tokens, index_files
-from harness.data.formats.token_sources import TokenSource
+from harness.data.tokens.extents import EndTokens, ExtentWriter, FileParts, piece_of
 from harness.data.tokens.token_sequence import TokenSequence
 
 CHUNK_PIECES = 2**20

@@ -20,6 +20,7 @@ from jaxtyping import Int, Int64
 from harness.config.schema.run import ModuleConfig
 from harness.config.socket_registry import NoOptions, Registry
 from harness.core.errors import UserError, did_you_mean
+from harness.data.tokens.cached_arrays import file_version
 from harness.data.tokens.token_sequence import TokenPart
 
 HEAD_BYTES = 16
@@ -146,12 +147,6 @@ def configured_reader(name: str, options: dict[str, Any], key: str) -> TokenRead
         )
     format_node = TOKEN_FORMATS.lookup(ModuleConfig(name, options), key)
     return format_node.entry.implementation(format_node.options)
-
-
-def file_version(file: Path) -> list[int]:
-    """Return size, time of the last change, and inode of a file."""
-    state = file.stat()
-    return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
 def check_integer(dtype: np.dtype) -> np.dtype:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import list_files
 from harness.core.paths import is_remote
+from harness.data.documents.read_documents import TEXT_SUFFIXES
 from harness.data.formats import array_record, arrow_tables, megatron, plain_files, zarr_arrays
 from harness.data.formats.file_index import IndexTask
 from harness.data.formats.token_format import (
@@ -21,7 +22,6 @@ from harness.data.formats.token_format import (
     TokenReader,
     configured_reader,
 )
-from harness.data.text.documents import TEXT_SUFFIXES
 
 SHIPPED = (plain_files, megatron, arrow_tables, array_record, zarr_arrays)
 """Modules that register formats."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Int64
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.data.formats.token_format import (
     FileTokens,
     TokenFileError,

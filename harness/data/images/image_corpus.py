@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int32, UInt64
 from scipy.special import expit, ndtri
 
-from harness.config.schema.run import DataConfig
+from harness.config.schema.data import DataConfig
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
 from harness.core.progress.report import opaque
@@ -27,10 +27,10 @@ from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus
 from harness.data.text.corpus import HeldOut
 from harness.data.text.describe_text import IMAGES, DataFacts, num_heldout
-from harness.data.text.source_hash import content_hash
 from harness.data.text.source_summary import SourceSummary, file_digests
-from harness.data.text.sources import IMAGE_SUFFIXES, Source, find_source
-from harness.data.text.split import Split
+from harness.data.text_sources.source import IMAGE_SUFFIXES, Source, find_source
+from harness.data.text_sources.source_hash import content_hash
+from harness.data.text_sources.split import Split
 
 HEADER_WORDS = 4
 """Number of int32 words of a row before the pixels."""

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64, UInt8
 
 from harness.core.errors import UserError
 from harness.core.files.expansion import check_expansion
-from harness.data.text.sources import Source
+from harness.data.text_sources.source import Source
 
 MAX_VALUES = 2**16
 """Largest number of values of an image. More suggest swapped axes, not a picture."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from harness.config.schema.run import DataConfig, Order
+from harness.config.schema.data import DataConfig, Order
 from harness.core.errors import UserError
 from harness.data.order.permutation import make_key, permute
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.config.schema.run import DataConfig, Order, ScaleConfig
+from harness.config.schema.data import DataConfig, Order
+from harness.config.schema.run import ScaleConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.data.order.interleave import PERIOD, Stage, counts_per_period, counts_until
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int32, Int64
 
-from harness.config.schema.run import DataConfig, Order, Packing
+from harness.config.schema.data import DataConfig, Order, Packing
 from harness.core.errors import UserError
 from harness.data.order.curriculum import mean_document_lengths
 from harness.data.order.packed_rows import PackedRows, open_packed_rows

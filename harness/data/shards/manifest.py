@@ -1,4 +1,4 @@
-"""Manifest of the shards of a source: what a reader compares when it opens them.
+"""ShardManifest of the shards of a source: what a reader compares when it opens them.
 
 The checksum of a shard is compared when it was built, by `harness verify --data`, and where a file is not the
 one that was built: an opening compares size, time and inode of each file, and takes no lock.
@@ -37,7 +37,7 @@ class ManifestShard:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ShardManifest:
     """Shards of a complete source, in the order of its documents."""
 
     shards: tuple[ManifestShard, ...]
@@ -51,7 +51,7 @@ class Manifest:
         return SplitRecord(documents, num_bytes, tokens)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Manifest:
+    def from_json(cls, content: Mapping[str, Any]) -> ShardManifest:
         """Return the manifest of plain data."""
         return cls(tuple(map(_parse_shard, content["shards"])))
 
@@ -73,13 +73,13 @@ def file_state(path: Path) -> tuple[int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ino
 
 
-def read_manifest(key: str) -> Manifest | None:
+def read_manifest(key: str) -> ShardManifest | None:
     """Return the manifest of the tokens of this key; None if they were not built here."""
     content = _entry(key).read_json()
-    return None if content is None else Manifest.from_json(content)
+    return None if content is None else ShardManifest.from_json(content)
 
 
-def write_manifest(key: str, manifest: Manifest) -> None:
+def write_manifest(key: str, manifest: ShardManifest) -> None:
     """Write the manifest of the tokens of this key."""
     _entry(key).write_json(dataclasses.asdict(manifest))
 
@@ -89,7 +89,9 @@ def remove_manifest(key: str) -> None:
     _entry(key).remove()
 
 
-def damaged_shards(key: str, manifest: Manifest, dtype: np.dtype, *, every_byte: bool = False) -> list[str]:
+def damaged_shards(
+    key: str, manifest: ShardManifest, dtype: np.dtype, *, every_byte: bool = False
+) -> list[str]:
     """Return the names of the shards that are not as they were built. A file with another time or inode is
     read: a copy of the cache is as good. `every_byte`: read all files."""
     damaged, is_new = list[str](), False
@@ -110,7 +112,7 @@ def damaged_shards(key: str, manifest: Manifest, dtype: np.dtype, *, every_byte:
     return damaged
 
 
-def with_present_states(key: str, manifest: Manifest) -> Manifest:
+def with_present_states(key: str, manifest: ShardManifest) -> ShardManifest:
     """Return the manifest with the states in which the files are now."""
     folder = shards_folder(key)
     shards = [
@@ -119,10 +121,10 @@ def with_present_states(key: str, manifest: Manifest) -> Manifest:
         )
         for shard in manifest.shards
     ]
-    return Manifest(tuple(shards))
+    return ShardManifest(tuple(shards))
 
 
-def open_shards(key: str, manifest: Manifest, dtype: np.dtype) -> Tokens:
+def open_shards(key: str, manifest: ShardManifest, dtype: np.dtype) -> Tokens:
     """Return the tokens of shards that were compared."""
     folder = shards_folder(key)
     os.utime(folder)  # the age of an entry counts from its last use

@@ -7,11 +7,11 @@ from typing import Any
 
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
-from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.shard_file import SplitRecord
-from harness.data.text.source_hash import content_hash
-from harness.data.text.sources import Source
-from harness.data.text.split import Split
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import content_hash
+from harness.data.text_sources.split import Split
 
 
 def tokens_key(source: Source, encoding: Encoding) -> str:

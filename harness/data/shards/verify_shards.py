@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
-from harness.data.shards.manifest import STARTS, Manifest, ManifestShard, open_shards, shards_folder
+from harness.data.codecs.codec import Codec
+from harness.data.shards.manifest import STARTS, ManifestShard, ShardManifest, open_shards, shards_folder
 from harness.data.shards.shard_file import SPLITS, is_intact, shard_tokens
-from harness.data.text.codec import Codec
 
 STARTS_AT_ONCE = 2**16
 """Documents whose places are compared at a time."""
@@ -19,7 +19,7 @@ Advance = Callable[[int], None]
 """Receiver of the number of bytes that were compared since the last call."""
 
 
-def find_damage(key: str, manifest: Manifest, codec: Codec, advance: Advance) -> list[str]:
+def find_damage(key: str, manifest: ShardManifest, codec: Codec, advance: Advance) -> list[str]:
     """Return the names of the shards that are not as they were built, or that of the file of the documents'
     places if only that is damaged. Reads all, on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -34,7 +34,7 @@ def find_damage(key: str, manifest: Manifest, codec: Codec, advance: Advance) ->
     return sorted(names)
 
 
-def shard_bytes_of(manifest: Manifest, codec: Codec) -> int:
+def shard_bytes_of(manifest: ShardManifest, codec: Codec) -> int:
     """Return the bytes of all tokens of a manifest."""
     return codec.dtype.itemsize * sum(manifest.totals(split).tokens for split in SPLITS)
 
@@ -50,7 +50,7 @@ def _check_shard(key: str, shard: ManifestShard, codec: Codec, advance: Advance)
     return is_same
 
 
-def _starts_match(key: str, manifest: Manifest, codec: Codec) -> bool:
+def _starts_match(key: str, manifest: ShardManifest, codec: Codec) -> bool:
     """Return whether the places of the training documents rise from 0, one for each document, and each
     follows a token that ends one."""
     file, total = shards_folder(key) / STARTS, manifest.totals(SPLITS[0])

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Int32, UInt64
 
-from harness.config.schema.run import DataConfig, Order, Packing
+from harness.config.schema.data import DataConfig, Order, Packing
+from harness.data.codecs.codec import Codec
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.data.order.curriculum import SortedExamples
 from harness.data.order.example_order import OrderSpec, examples_at
 from harness.data.order.mixture_schedule import (
@@ -24,9 +26,7 @@ from harness.data.order.mixture_schedule import (
 from harness.data.order.permutation import make_key, permute
 from harness.data.order.sampler import Corpus, Sampler
 from harness.data.order.training_rows import TrainingRows, Windows, open_rows
-from harness.data.text.codec import Codec
 from harness.data.text.describe_text import check_text_config, num_heldout, too_few_tokens
-from harness.data.text.tokenizers import load_codec
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.config.schema.run import DataConfig, Order, Packing
+from harness.config.schema.data import DataConfig, Order, Packing
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
-from harness.data.evaluation.set_summary import SetSummary
+from harness.data.codecs.codec import ByteCodec, Codec
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.data.order.mixture_schedule import check_mixes, mix_schedule, trained_sources
 from harness.data.order.packed_rows import PackedRows
 from harness.data.order.training_rows import open_rows
-from harness.data.text.codec import ByteCodec, Codec
-from harness.data.text.source_sizes import SourceSizes, SplitSize
+from harness.data.text.set_summary import SetSummary
 from harness.data.text.source_summary import SourceSummary
-from harness.data.text.split import Split
-from harness.data.text.tokenizers import load_codec
 from harness.data.text.training_source import TrainingSource, find_training_sources
+from harness.data.text_sources.source_size import SourceSizes, SplitSize
+from harness.data.text_sources.split import Split
 from harness.data.tokens.tokens import Tokens
 
 COUNTED_BELOW = 2.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.data.text.source_hash import file_hash
-from harness.data.text.sources import Source
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import file_hash
 
 MAX_DIGESTS = 100
 """Number of files up to which each is recorded with its digest."""

@@ -6,13 +6,14 @@ An opening compares size, time and inode of each shard's files with the manifest
 from __future__ import annotations
 
 from harness.core.cache.cache_entries import DAMAGED, print_note
-from harness.data.shards.build_shards import BuildLimits, build_shards, reopen_shards
-from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.manifest import damaged_shards, open_shards, read_manifest, shards_folder
 from harness.data.shards.tokens_key import tokens_key
-from harness.data.text.source_hash import is_hashed
-from harness.data.text.source_sizes import measure_source
-from harness.data.text.sources import Source
+from harness.data.text.measure_source import measure_source
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import is_hashed
+from harness.data.tokenizing.build_shards import BuildLimits, build_shards
+from harness.data.tokenizing.draft import reopen_shards
 from harness.data.tokens.tokens import Tokens
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from harness.config.schema.run import DataConfig, SourceConfig
-from harness.data.text.documents import END_OF_TEXT
-from harness.data.text.sources import find_source
-from harness.data.text.split import is_heldout
-from harness.data.text.tokenizers import SHIPPED_TOKENIZER
+from harness.config.schema.data import DataConfig, SourceConfig
+from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER
+from harness.data.documents.read_documents import END_OF_TEXT
+from harness.data.text_sources.source import find_source
+from harness.data.text_sources.split import is_heldout
 
 VOCABULARY_SIZE = 512
 

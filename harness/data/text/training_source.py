@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.errors import UserError
 from harness.core.hashing import hash_json
+from harness.data.codecs.codec import Codec, UnknownCodec
+from harness.data.codecs.tokenizer_file import load_codec
 from harness.data.formats.open_token_files import (
     TokenSource,
     check_token_sample,
@@ -20,23 +22,22 @@ from harness.data.formats.open_token_files import (
     measure_token_files,
     open_token_files,
 )
-from harness.data.shards.build_shards import BuildLimits
-from harness.data.shards.encode_piece import Encoding
-from harness.data.text.codec import Codec, UnknownCodec
-from harness.data.text.source_hash import (
+from harness.data.shards.encoding import Encoding
+from harness.data.text.measure_source import measure_source
+from harness.data.text.source_summary import file_digests, short_digests
+from harness.data.text.token_cache import is_tokenised, open_tokens
+from harness.data.text_sources.source import Source, find_source
+from harness.data.text_sources.source_hash import (
     SMALL_BYTES,
     content_hash,
     is_hashed,
     source_bytes,
     state_hash,
 )
-from harness.data.text.source_sizes import SourceSizes, measure_source
-from harness.data.text.source_summary import file_digests, short_digests
-from harness.data.text.sources import Source, find_source
-from harness.data.text.split import Split
-from harness.data.text.token_cache import is_tokenised, open_tokens
-from harness.data.text.tokenizer_checks import tokens_per_byte
-from harness.data.text.tokenizers import load_codec
+from harness.data.text_sources.source_size import SourceSizes
+from harness.data.text_sources.split import Split
+from harness.data.text_sources.tokens_per_byte import tokens_per_byte
+from harness.data.tokenizing.build_shards import BuildLimits
 from harness.data.tokens.tokens import Tokens
 
 SourceT = TypeVar("SourceT", Source, TokenSource)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.config.schema.run import DataConfig, Order, Packing
+from harness.config.schema.data import DataConfig, Order, Packing
 from harness.core.errors import printable
 from harness.core.number_format import format_count
 from harness.launcher.runs import Run

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.config.schema.data import Order
 from harness.config.schema.decision import Axis, Stopping
-from harness.config.schema.run import Config, Order
+from harness.config.schema.run import Config
 from harness.core.errors import UserError
 from harness.launcher.run_directories import Note, set_state
 from harness.launcher.runs import Block, Run, select_runs

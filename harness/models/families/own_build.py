@@ -10,7 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from harness.config.schema.cluster import MeshConfig
-from harness.config.schema.run import ComputeConfig, Config, Packing
+from harness.config.schema.data import Packing
+from harness.config.schema.run import ComputeConfig, Config
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
 from harness.models.families.construction import Construction, construct

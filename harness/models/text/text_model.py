@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from harness.config.schema.run import LOSS_PIECE_VALUES, Config, Packing
+from harness.config.schema.data import Packing
+from harness.config.schema.run import LOSS_PIECE_VALUES, Config
 from harness.core.errors import UserError
 from harness.models import flops, sizing
 from harness.models.execution.layer_stack import decide_scan

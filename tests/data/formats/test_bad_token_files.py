@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.errors import UserError
+from harness.data.codecs.codec import Codec, UnknownCodec
+from harness.data.codecs.tokenizer_file import load_codec, load_tokenizer
 from harness.data.formats.open_token_files import (
     check_token_sample,
     content_of,
@@ -18,8 +20,6 @@ from harness.data.formats.open_token_files import (
     is_token_source,
     open_token_files,
 )
-from harness.data.text.codec import Codec, UnknownCodec
-from harness.data.text.tokenizers import load_codec, load_tokenizer
 from tests.data.formats.write_formats import (
     END,
     VOCABULARY,
@@ -178,7 +178,7 @@ def test_shards_without_common_tokens_are_told(tmp_path):
 
 def test_prose_and_code_of_one_tokenizer_pass(tmp_path):
     """The rule is for other tokenizers, not for other text."""
-    from harness.data.text.sources import find_source
+    from harness.data.text_sources.source import find_source
 
     codec = load_tokenizer("bpe512")
     for name in ("prose", "code", "maths_qa", "dictionary"):

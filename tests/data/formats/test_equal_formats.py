@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
+from harness.data.codecs.codec import UnknownCodec
 from harness.data.formats.open_token_files import (
     check_token_sample,
     content_of,
@@ -18,7 +19,6 @@ from harness.data.formats.open_token_files import (
     measure_token_files,
     open_token_files,
 )
-from harness.data.text.codec import UnknownCodec
 from harness.data.tokens.tokens import Tokens
 from tests.data.conftest import text_corpus
 from tests.data.formats.write_formats import END, VOCABULARY, WRITERS, make_documents, with_ends

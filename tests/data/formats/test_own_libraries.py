@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
+from harness.data.codecs.codec import UnknownCodec
 from harness.data.formats.open_token_files import find_token_source, open_token_files
-from harness.data.text.codec import UnknownCodec
 from tests.data.formats.write_formats import END, VOCABULARY, make_documents, with_ends
 
 CODEC = UnknownCodec(VOCABULARY, END)

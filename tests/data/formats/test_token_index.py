@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import extend
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
-from harness.data.formats import cached_arrays, file_index, open_token_files, source_index
+from harness.data.codecs.codec import UnknownCodec
+from harness.data.formats import file_index, open_token_files, source_index
 from harness.data.formats.open_token_files import (
     find_token_source,
     is_ready,
@@ -28,9 +29,8 @@ from harness.data.formats.open_token_files import (
 )
 from harness.data.formats.open_token_files import open_token_files as open_files
 from harness.data.formats.token_format import TOKEN_FORMATS
-from harness.data.text.codec import UnknownCodec
-from harness.data.text.split import Split
-from harness.data.tokens import token_sequence
+from harness.data.text_sources.split import Split
+from harness.data.tokens import cached_arrays, token_sequence
 from tests.data.formats.write_formats import END, VOCABULARY, make_documents, with_ends, write_llm_c
 
 CODEC, NO_END = UnknownCodec(VOCABULARY, END), UnknownCodec(VOCABULARY, None)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import tensorstore
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 
 END, VOCABULARY = 500, 501
 Documents = Sequence[np.ndarray]

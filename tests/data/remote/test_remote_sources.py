@@ -16,16 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.config.schema.run import DataConfig, SourceConfig
+from harness.config.schema.data import DataConfig, SourceConfig
 from harness.core.cache.cache_dir import cache_root
 from harness.core.errors import UserError
 from harness.data import describe_data, open_data
 from harness.data.documents import parquet_rows
 from harness.data.remote import fetch_file, fetch_listing, remote_files, store_listing
-from harness.data.text import source_hash, source_sizes, sources, training_source
-from harness.data.text.source_sample import sample_source
-from harness.data.text.sources import Source, find_source
+from harness.data.text import measure_source, training_source
 from harness.data.text.training_source import find_training_sources
+from harness.data.text_sources import source as sources
+from harness.data.text_sources import source_hash
+from harness.data.text_sources.source import Source, find_source
+from harness.data.text_sources.source_sample import sample_source
 
 from .web_server import WebFiles, serve
 
@@ -362,7 +364,7 @@ def test_copies_count_as_cache(store, cache):
 
 def test_a_corpus_behind_a_url_is_described_from_its_begin_and_trained_on_whole(store, monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "FETCHED_BYTES", 10)
-    for module in (source_hash, source_sizes, training_source):
+    for module in (source_hash, measure_source, training_source):
         monkeypatch.setattr(module, "SMALL_BYTES", 10)
     store.pipe("/bucket/data/a.txt", "\n<|endoftext|>\n".join(TEXTS[:2000]).encode())
     (tmp_path / "a.txt").write_bytes(store.cat("/bucket/data/a.txt"))

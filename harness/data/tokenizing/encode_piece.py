@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.shards.content_hash import leaf_hash
-from harness.data.shards.pieces import FileRange, Leaves, Piece
+from harness.data.codecs.codec import Codec
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.shard_file import ShardRecord, ShardWriter
-from harness.data.text.codec import Codec
-from harness.data.text.sources import Source
-from harness.data.text.split import Split, divide
+from harness.data.text_sources.leaf_hash import leaf_hash
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.split import divide
+from harness.data.tokenizing.pieces import FileRange, Leaves, Piece
 
 ENCODE_CHARACTERS = 1_000_000
 """Characters encoded at a time: enough for the tokenizer's threads, with little memory."""
 LONG_CHARACTERS = 4 * ENCODE_CHARACTERS
 """Characters from which on a text is encoded in parts that end with a line. A tokenizer needs some 40 bytes
 of memory for each byte that it encodes at once."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Everything besides the documents that decides the tokens of a source."""
-
-    tokenizer: str
-    """Value of `data.tokenizer`, from which another process loads the codec."""
-    codec: Codec
-    holdout: float
-    split: Split = Split.documents
-
-    def with_split(self, split: Split) -> Encoding:
-        """Return the same encoding of text that is divided in another way."""
-        return dataclasses.replace(self, split=split)
 
 
 def encode_piece(

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from harness.config.schema.run import SourceConfig
+from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import list_files
 from harness.core.paths import is_remote
 from harness.data.documents.compressed import COMPRESSIONS
-from harness.data.remote.fetch_listing import remote_listing
-from harness.data.remote.remote_files import RemoteFiles
-from harness.data.remote.store_copy import store_copy
-from harness.data.text.documents import (
+from harness.data.documents.read_documents import (
     TEXT_SUFFIXES,
     documents_between,
     read_documents,
@@ -26,7 +23,10 @@ from harness.data.text.documents import (
     segment_documents,
     suffix_of,
 )
-from harness.data.text.source_files import choose_files
+from harness.data.remote.fetch_listing import remote_listing
+from harness.data.remote.remote_files import RemoteFiles
+from harness.data.remote.store_copy import store_copy
+from harness.data.text_sources.source_files import choose_files
 
 PACK = Path(__file__).parents[1] / "pack"
 IMAGE_SUFFIXES = (".npz",)

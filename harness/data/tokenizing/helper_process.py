@@ -1,7 +1,8 @@
-"""Process that builds shards beside others: `python -m harness.data.shards.helper_process JOB.json PARENT`.
+"""Process that builds shards beside others.
 
-It prints a line for each portion of text (`+ CHARACTERS`) and one for an error (`! SENTENCE`). Its exit
-status is the number of the system's error where the disk is full. It ends with the process that started it.
+`python -m harness.data.tokenizing.helper_process JOB.json PARENT` prints a line for each portion of text
+(`+ CHARACTERS`) and one for an error (`! SENTENCE`). It ends with the process that has started it; its exit
+status is that of a full disk if the disk was full.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.core.errors import UserError
-from harness.data.shards.claims import build_pieces
-from harness.data.shards.disk_room import FULL_DISK
-from harness.data.shards.job_file import ERROR, PORTION, read_job
+from harness.data.tokenizing.claims import build_pieces
+from harness.data.tokenizing.disk_room import FULL_DISK
+from harness.data.tokenizing.job_file import ERROR, PORTION, read_job
 
 
 def main(path: str, parent: int) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from harness.data.documents.compressed import COMPRESSIONS
-from harness.data.text.documents import is_line_format, row_group_sizes, suffix_of
-from harness.data.text.sources import SAMPLE_CHARACTERS, Source
+from harness.data.documents.read_documents import is_line_format, row_group_sizes, suffix_of
+from harness.data.text_sources.source import SAMPLE_CHARACTERS, Source
 
 HEAD_BYTES = 2**18
 """Bytes of a file, as it lies there, that tell how far it expands and which share of a line is text."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.hashing import hash_json
-from harness.data.shards.content_hash import LEAF_BYTES, file_tree_hash
-from harness.data.text.documents import suffix_of
-from harness.data.text.sources import Source
+from harness.data.documents.read_documents import suffix_of
+from harness.data.text_sources.leaf_hash import LEAF_BYTES, file_tree_hash
+from harness.data.text_sources.source import Source
 
 FORMAT = 1
 """Version of the cache. Raise it when the same files come to mean other documents or tokens."""

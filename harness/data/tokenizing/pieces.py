@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.shards.content_hash import LEAF_BYTES, num_leaves
-from harness.data.text.documents import is_compressed, row_group_sizes, suffix_of
-from harness.data.text.sources import Source
+from harness.data.documents.read_documents import is_compressed, row_group_sizes, suffix_of
+from harness.data.text_sources.leaf_hash import LEAF_BYTES, num_leaves
+from harness.data.text_sources.source import Source
 
 MAX_PIECES = 1024
 """Pieces into which a large source is divided; each is at least a leaf."""

@@ -1,4 +1,4 @@
-"""Trials of a tokenizer: whether every byte, and a sample of the data, survive encoding and decoding.
+"""Trials of a tokenizer: whether every byte survives encoding and decoding.
 
 Bits per byte are wrong if text is lost. Two things are accepted: a space that the tokenizer puts before a
 text or takes away there (SentencePiece, `add_prefix_space`), and Unicode normalisation up to NFKC, since the
@@ -10,10 +10,7 @@ from __future__ import annotations
 import unicodedata
 
 from harness.core.errors import UserError
-from harness.data.text.codec import Codec
-from harness.data.text.source_hash import cached, content_hash, is_hashed, state_hash
-from harness.data.text.source_sample import sample_source
-from harness.data.text.sources import SAMPLE_CHARACTERS, SAMPLE_FILES, Source
+from harness.data.codecs.codec import Codec
 
 ROUND_TRIP_TEXT = "A probe:  two spaces, 1024\n\tand caf\u00e9, \u6f22\u5b57, \U0001f680."
 ALL_BYTES = [
@@ -54,31 +51,11 @@ def check_all_bytes(name: str, codec: Codec) -> None:
         return
     losses = [loss for text in texts if (loss := find_loss(codec, text))]
     count = f" (and {len(losses) - 1} more of {len(texts)} characters)" if len(losses) > 1 else ""
-    raise _loss_error(name, f"{losses[0]}{count}" if losses else loss)
+    raise loss_error(name, f"{losses[0]}{count}" if losses else loss)
 
 
-def tokens_per_byte(name: str, codec: Codec, source: Source) -> float:
-    """Return the number of tokens per UTF-8 byte on a sample of a source, which is read once. Raises
-    UserError if `data.tokenizer={name}` loses part of the sample."""
-    content = content_hash(source) if is_hashed(source) else state_hash(source)
-    key = ["sample", content, codec.fingerprint, SAMPLE_FILES, SAMPLE_CHARACTERS]
-    trial = cached("sample", key, lambda: _try_sample(codec, source))
-    if trial["loss"]:
-        raise _loss_error(name, f"in {source.key}.path={source.path}, {trial['loss']}")
-    return trial["tokens"] / max(1, trial["bytes"])
-
-
-def _try_sample(codec: Codec, source: Source) -> dict[str, int | str]:
-    texts = [*sample_source(source).texts]
-    loss = next((loss for text in texts if (loss := find_loss(codec, text))), "")
-    return {
-        "loss": loss,
-        "tokens": sum(len(tokens) for tokens in codec.encode(texts)),
-        "bytes": sum(len(text.encode()) for text in texts),
-    }
-
-
-def _loss_error(name: str, loss: str) -> UserError:
+def loss_error(name: str, loss: str) -> UserError:
+    """Return the error for a tokenizer that loses part of a text."""
     return UserError(
         f"data.tokenizer={name} loses part of a text, so bits per byte would be wrong: {loss}. "
         "Use a byte-level tokenizer with all 256 bytes, or one with byte fallback."

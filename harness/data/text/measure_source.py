@@ -1,53 +1,19 @@
-"""Sizes of a source: counted when it was tokenised, counted at once if it is small, otherwise estimated."""
+"""Measuring of a source: counted when it was tokenised, counted at once if it is small, else estimated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from harness.core.progress.report import report
-from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.manifest import read_manifest
 from harness.data.shards.shard_file import SPLITS, SplitRecord
 from harness.data.shards.tokens_key import survey_entry, tokens_key
-from harness.data.text.source_hash import SMALL_BYTES, is_hashed, source_bytes
-from harness.data.text.source_sample import sample_source
-from harness.data.text.sources import Source
-from harness.data.text.split import Split, divide
-
-
-@dataclass(frozen=True)
-class SplitSize:
-    """Size of one split."""
-
-    documents: int
-    bytes: int
-    """UTF-8 bytes of text; 0 where the tokens' text is not known."""
-    tokens: int | None = None
-    """None: not counted yet."""
-
-
-@dataclass(frozen=True)
-class SourceSizes:
-    """Sizes of a source's training and held-out text."""
-
-    train: SplitSize
-    heldout: SplitSize
-    split: Split = Split.documents
-    is_sampled: bool = False
-    """True if nobody has read the source yet: its sizes are estimated from a sample."""
-
-    @property
-    def documents(self) -> int:
-        """Number of documents; a tail belongs to the document from which it was cut."""
-        held_out = 0 if self.split is Split.tails else self.heldout.documents
-        return self.train.documents + held_out
-
-    @property
-    def heldout_share(self) -> float:
-        """Share of the text that is held out, by bytes or, where they are not known, by tokens."""
-        train, heldout = (side.bytes or side.tokens or 0 for side in (self.train, self.heldout))
-        return heldout / max(1, train + heldout)
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import SMALL_BYTES, is_hashed, source_bytes
+from harness.data.text_sources.source_sample import sample_source
+from harness.data.text_sources.source_size import SourceSizes, SplitSize
+from harness.data.text_sources.split import Split, divide
 
 
 def measure_source(source: Source, encoding: Encoding, trained: bool) -> SourceSizes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from harness.data.shards.build_shards import draft_folder
-from harness.data.shards.encode_piece import Encoding
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.manifest import read_manifest
 from harness.data.shards.shard_file import SPLITS, SplitRecord, read_shard_record
 from harness.data.shards.tokens_key import tokens_key
-from harness.data.text.source_hash import is_hashed
-from harness.data.text.sources import Source
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.source_hash import is_hashed
+from harness.data.tokenizing.draft import draft_folder
 
 
 @dataclass(frozen=True)

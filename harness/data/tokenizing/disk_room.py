@@ -13,9 +13,9 @@ from pathlib import Path
 from harness.core.cache.cache_dir import VARIABLE, cache_root
 from harness.core.errors import UserError, cause_chain
 from harness.core.number_format import format_bytes
-from harness.data.shards.encode_piece import Encoding
-from harness.data.text.sources import Source
-from harness.data.text.tokenizer_checks import tokens_per_byte
+from harness.data.shards.encoding import Encoding
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.tokens_per_byte import tokens_per_byte
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of the errors of a disk, or of a quota, that is full."""

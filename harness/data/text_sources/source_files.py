@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.core.files.folder_walk import FolderFiles
 from harness.data.documents.compressed import COMPRESSIONS
-from harness.data.text.documents import suffix_of
+from harness.data.documents.read_documents import suffix_of
 
 METADATA = (
     "dataset_info", "dataset_infos", "dataset_dict", "state", "config", "tokenizer", "tokenizer_config",

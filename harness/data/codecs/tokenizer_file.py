@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from harness.config.schema.run import DataConfig
+from harness.config.schema.data import DataConfig
 from harness.core.errors import UserError
-from harness.data.text.codec import ByteCodec, Codec, UnknownCodec
-from harness.data.text.documents import END_OF_TEXT
-from harness.data.text.tokenizer_checks import check_all_bytes
-from harness.data.tokenizer_names import tokenizer_file
+from harness.data.codecs.codec import ByteCodec, Codec, UnknownCodec
+from harness.data.codecs.round_trip import check_all_bytes
+from harness.data.codecs.tokenizer_names import tokenizer_file
+from harness.data.documents.read_documents import END_OF_TEXT
 
 SHIPPED_TOKENIZER = Path(__file__).parents[1] / "bpe512.json"
 END_TOKENS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<\uff5cend\u2581of\u2581sentence\uff5c>")

@@ -18,7 +18,6 @@ import numpy as np
 from harness.core.cache.cache_dir import cache_error, cache_root
 from harness.core.cache.cache_entries import DAMAGED, CacheEntry, print_note
 from harness.core.progress.waiting import hold_lock
-from harness.data.formats.token_format import file_version
 
 KIND = "token_index"
 """Kind of content of the cache."""
@@ -41,6 +40,12 @@ class ArrayWriter:
             self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
             self.dtypes[name] = values.dtype.str
         self._files[name].write(np.ascontiguousarray(values, self.dtypes[name]).data)
+
+
+def file_version(file: Path) -> list[int]:
+    """Return size, time of the last change, and inode of a file."""
+    state = file.stat()
+    return [state.st_size, state.st_mtime_ns, state.st_ino]
 
 
 @dataclass(frozen=True)

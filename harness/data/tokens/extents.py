@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, Int64
 
-from harness.data.formats.cached_arrays import ArrayWriter
+from harness.data.tokens.cached_arrays import ArrayWriter
 from harness.data.tokens.token_sequence import TokenPart, TokenSequence
 
 

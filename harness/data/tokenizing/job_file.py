@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.atomic_files import parse_json, write_json
-from harness.data.shards.claims import Job
-from harness.data.shards.encode_piece import Encoding
-from harness.data.text.sources import Source
-from harness.data.text.split import Split
-from harness.data.text.tokenizers import load_tokenizer
+from harness.data.codecs.tokenizer_file import load_tokenizer
+from harness.data.shards.encoding import Encoding
+from harness.data.text_sources.source import Source
+from harness.data.text_sources.split import Split
+from harness.data.tokenizing.claims import Job
 
 PORTION, ERROR = "+", "!"
 """First characters of the lines that a helper prints: of a portion of text, and of an error."""

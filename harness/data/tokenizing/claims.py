@@ -17,12 +17,13 @@ from pathlib import Path
 
 from harness.core import atomic_files
 from harness.core.file_locks import lock_file
-from harness.data.shards.content_hash import leaf_hash, num_leaves
-from harness.data.shards.encode_piece import Encoding, encode_documents, encode_piece
-from harness.data.shards.pieces import PiecePlan, piece_name, plan_pieces
+from harness.data.documents.read_documents import cut_segments, is_line_format, open_text
+from harness.data.shards.encoding import Encoding
 from harness.data.shards.shard_file import ShardRecord, record_path
-from harness.data.text.documents import cut_segments, is_line_format, open_text
-from harness.data.text.sources import Source
+from harness.data.text_sources.leaf_hash import leaf_hash, num_leaves
+from harness.data.text_sources.source import Source
+from harness.data.tokenizing.encode_piece import encode_documents, encode_piece
+from harness.data.tokenizing.pieces import PiecePlan, piece_name, plan_pieces
 
 WAY_OUT = "choose another cache with AB_HARNESS_CACHE=FOLDER"
 SEGMENT_BYTES = 2**25

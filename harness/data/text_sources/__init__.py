@@ -1,0 +1,1 @@
+"""Sources of text: their files, documents, hashes and samples."""
