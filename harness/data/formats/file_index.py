@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -81,11 +82,11 @@ def index_files(name: str, tasks: Sequence[IndexTask]) -> list[FileIndex]:
     sizes = {task.file: _size(task.file) for task in todo}
     total = sum(sizes.values())
     cores = len(os.sched_getaffinity(0))
-    if total < PARALLEL_BYTES or len(todo) < 2 or cores < 2:
-        for task in todo:
-            _index_file(task)
-    else:
+    if total >= PARALLEL_BYTES and len(todo) > 1 and cores > 1:
         _index_in_processes(name, todo, min(cores, len(todo)), sizes, total)
+    # No process can start for a script that has no `if __name__ == "__main__"`.
+    for task in (task for task in todo if stored_arrays(task.inputs) is None):
+        _index_file(task)
     return [FileIndex.of(_stored(task)) for task in tasks]
 
 
@@ -103,6 +104,8 @@ def _index_in_processes(
                     future.result()
                     finished_bytes += sizes[files[future]]
                 report(f"indexing {name}, {format_si(total)}bytes", finished_bytes, total)
+        except BrokenProcessPool:  # the caller makes the rest
+            return
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -224,7 +224,7 @@ def _recognise(file: Path, key: str, place: str) -> TokenFormat:
             return entry
     raise UserError(
         f"{place}: {file.name} does not tell its format, so name it with {key}.format=..., such as"
-        f" nanogpt with {key}.options.dtype=uint16 for tokens without a header."
+        f" nanogpt with +{key}.options.dtype=uint16 for tokens without a header."
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,9 @@ from jaxtyping import Bool, Int, Int32, UInt64
 
 from harness.data.order import interleave
 from harness.data.order.mixture_schedule import MixSchedule
+
+BLOCK_STEPS, BLOCK_TOKENS, KEPT_BLOCKS = 32, 2**16, 2
+"""Steps and tokens that are gathered at once at most, and blocks that a sampler keeps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,11 @@ class Corpus(ABC):
 
 @dataclass(frozen=True)
 class Sampler:
-    """Batches of one data seed. Stateless: any step, in any order, from any thread."""
+    """Batches of one data seed. Any step, in any order, from any thread: a batch depends on its step alone.
+
+    Small batches are gathered some at a time, since a few large array operations take less than many small
+    ones.
+    """
 
     corpus: Corpus
     batch_size: int
@@ -59,16 +68,36 @@ class Sampler:
     stages: tuple[interleave.Stage, ...]
     local_rows_B: np.ndarray | None = None
     """Mask of the rows that this process feeds to its devices; None: all rows."""
+    _blocks: OrderedDict[int, Batch] = field(default_factory=OrderedDict, compare=False, repr=False)
+    """Last blocks of batches that were gathered, by their first step."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def batch(self, t: int) -> Batch:
         """Return the batch of step t, counted from 0: zeros in other processes' rows, but all ids."""
-        assignment = interleave.assign_sources(self.stages, t * self.batch_size, self.batch_size)
-        local_rows_B = np.ones(self.batch_size, bool) if self.local_rows_B is None else self.local_rows_B
-        rows_BT = np.zeros((self.batch_size, self.corpus.row_length), np.int32)
-        ids_B = np.empty(self.batch_size, np.uint64)
+        steps = max(1, min(BLOCK_STEPS, BLOCK_TOKENS // (self.batch_size * self.corpus.row_length)))
+        first = t - t % steps
+        with self._lock:
+            block = self._blocks.get(first)
+        if block is None:
+            block = self._gather(first, steps)
+            with self._lock:
+                self._blocks[first] = block
+                if len(self._blocks) > KEPT_BLOCKS:
+                    self._blocks.popitem(last=False)
+        rows = slice((t - first) * self.batch_size, (t - first + 1) * self.batch_size)
+        return Batch(block.tokens_BT[rows], block.ids_B[rows])
+
+    def _gather(self, first: int, steps: int) -> Batch:
+        """Return the batches of `steps` steps as one."""
+        size = steps * self.batch_size
+        assignment = interleave.assign_sources(self.stages, first * self.batch_size, size)
+        local_B = np.ones(self.batch_size, bool) if self.local_rows_B is None else self.local_rows_B
+        local_B = np.tile(local_B, steps)
+        rows_BT = np.zeros((size, self.corpus.row_length), np.int32)
+        ids_B = np.empty(size, np.uint64)
         for s in np.unique(assignment.source_B):
             in_source_B = assignment.source_B == s
-            rank_B, local_B = assignment.rank_B[in_source_B], local_rows_B[in_source_B]
-            examples = self.corpus.examples(int(s), self.data_seed, rank_B, local_B)
-            rows_BT[in_source_B & local_rows_B], ids_B[in_source_B] = examples
+            rank_B = assignment.rank_B[in_source_B]
+            examples = self.corpus.examples(int(s), self.data_seed, rank_B, local_B[in_source_B])
+            rows_BT[in_source_B & local_B], ids_B[in_source_B] = examples
         return Batch(rows_BT, ids_B)
