@@ -101,7 +101,7 @@ CACHE_KINDS: tuple[FileKind, ...] = (
     _of_cache("key", "key", made_again=False),
     _of_cache("programs", "programs/*-*"),
     _of_cache("described", "described/*"),
-    _of_cache("tokens", "tokens/*/*.bin", "tokens/*/header.json"),
+    _of_cache("tokens", "tokens/*/*.bin", "tokens/*/train.starts"),
     _of_cache("surveys", "surveys/*", "tokens/files/*", "tokens/survey/*"),
     _of_cache("report", "report/*"),
     _of_cache("layers", "layers/*", commands=("plan",)),

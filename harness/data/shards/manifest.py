@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class ShardManifest:
     """Shards of a complete source, in the order of its documents."""
 
     shards: tuple[ManifestShard, ...]
+    starts: tuple[int, int, int, int]
+    """Size, time in ns, inode and CRC-32 of the file of the documents' places."""
 
     def totals(self, split: str) -> SplitRecord:
         """Return the sums of one split over the shards, without a checksum."""
@@ -53,7 +56,8 @@ class ShardManifest:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardManifest:
         """Return the manifest of plain data."""
-        return cls(tuple(map(_parse_shard, content["shards"])))
+        size, time, inode, crc = content["starts"]
+        return cls(tuple(map(_parse_shard, content["shards"])), (size, time, inode, crc))
 
 
 def _parse_shard(content: Mapping[str, Any]) -> ManifestShard:
@@ -92,9 +96,14 @@ def remove_manifest(key: str) -> None:
 def damaged_shards(
     key: str, manifest: ShardManifest, dtype: np.dtype, *, every_byte: bool = False
 ) -> list[str]:
-    """Return the names of the shards that are not as they were built. A file with another time or inode is
-    read: a copy of the cache is as good. `every_byte`: read all files."""
+    """Return the names of the shards that are not as they were built, and STARTS if that file is not. A file
+    with another time or inode is read: a copy of the cache is as good. `every_byte`: read all files."""
     damaged, is_new = list[str](), False
+    starts = shards_folder(key) / STARTS
+    if not starts.exists() or file_state(starts) != manifest.starts[:3] or every_byte:
+        is_new = True
+        if not starts.exists() or starts_state(starts)[-1] != manifest.starts[-1]:
+            damaged.append(STARTS)
     for shard in manifest.shards:
         for file, record, state in _files(key, shard, dtype):
             try:
@@ -121,7 +130,16 @@ def with_present_states(key: str, manifest: ShardManifest) -> ShardManifest:
         )
         for shard in manifest.shards
     ]
-    return ShardManifest(tuple(shards))
+    return ShardManifest(tuple(shards), starts_state(folder / STARTS))
+
+
+def starts_state(file: Path) -> tuple[int, int, int, int]:
+    """Return size, time in ns, inode and CRC-32 of the file of the documents' places."""
+    crc = 0
+    with file.open("rb", buffering=0) as stream:
+        while part := stream.read(2**22):
+            crc = zlib.crc32(part, crc)
+    return *file_state(file), crc
 
 
 def open_shards(key: str, manifest: ShardManifest, dtype: np.dtype) -> Tokens:

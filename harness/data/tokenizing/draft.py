@@ -22,6 +22,7 @@ from harness.data.shards.manifest import (
     read_manifest,
     remove_manifest,
     shards_folder,
+    starts_state,
     write_manifest,
 )
 from harness.data.shards.shard_file import (
@@ -91,7 +92,7 @@ def finish_draft(job: Job) -> str:
         )
         for name, record in records.items()
     )
-    manifest = ShardManifest(shards)
+    manifest = ShardManifest(shards, starts_state(job.folder / STARTS))
     remember_sizes(job.source, job.encoding, *(manifest.totals(split) for split in SPLITS))
     for path in job.folder.iterdir():
         if path.suffix == ".lock" or path.name.startswith("."):
