@@ -49,12 +49,25 @@ def slept(tmp_path_factory):
     return run
 
 
-def test_a_reader_that_sleeps_is_seen_in_every_step_over_a_restart(slept):
+def test_a_reader_that_sleeps_is_seen_in_each_step_that_waits_over_a_restart(slept):
     waited, trained = rows(slept)
-    assert np.all(np.diff(waited, prepend=0) >= PAUSE)
+    is_waiting = np.diff(waited, prepend=0) >= PAUSE
+    # Where none waited, the devices were busy with the step before for as long as the reader slept.
+    assert np.all(is_waiting | (np.diff(trained, prepend=0) >= PAUSE))
+    assert is_waiting.mean() > 0.8
     assert np.all(waited <= trained)
     assert read_status(slept).input_share == waited[-1] / trained[-1]
     assert read_manifest(slept, 30).input_seconds == waited[-1]
+
+
+def test_a_reader_that_devices_do_not_wait_for_costs_nothing(tmp_path):
+    busy = SimpleNamespace(is_ready=lambda: False)
+    stub: Any = SimpleNamespace(devices=[0], get_batch=slowly(lambda t: t), put_batch=lambda batch: batch)
+    none: Any = None
+    meter = MetricsBuffer(stub, none, RunWriter(RunDir(tmp_path), 9, 0, 1), Progress(0, none, "", 3.0, 1.0))
+    meter._pending = 6, 0.1, busy, 0.0  # pyright: ignore
+    meter.read_batch(7)
+    assert meter.input_seconds == 1.0
 
 
 def test_it_counts_times_the_devices_of_the_lane(tmp_path):

@@ -171,4 +171,4 @@ def _files(
 
 
 def _entry(key: str) -> CacheEntry:
-    return CacheEntry("surveys", "shards", key)
+    return CacheEntry("surveys", "manifest", key)
