@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import jax
 
@@ -153,7 +154,7 @@ class MetricsBuffer:
         start = time.perf_counter()
         batch = self._programs.get_batch(step)
         tokens_MBT1 = self._programs.put_batch(batch)
-        if self._pending is None or self._pending[2].is_ready():
+        if self._pending is None or cast(Any, self._pending[2]).is_ready():
             self.input_seconds += (time.perf_counter() - start) * self._num_devices
         return batch, tokens_MBT1
 
