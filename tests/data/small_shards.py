@@ -18,7 +18,7 @@ import sys
 import harness.data.open_data
 for name, module in [*sys.modules.items()]:
     for constant in ("LEAF", "LEAF_BYTES", "SMALL_BYTES", "SEGMENT_BYTES", "STREAM_BYTES"):
-        if name.startswith(("harness.data.shards", "harness.data.text.source", "harness.data.text.training",
+        if name.startswith(("harness.data.shards", "harness.data.tokenizing", "harness.data.text",
                             "harness.data.documents.split")) and hasattr(module, constant):
             setattr(module, constant, {LEAF})
 """

@@ -70,10 +70,15 @@ def watch(process: subprocess.Popen[str]) -> tuple[dict[str, Any], Usage]:
     while process.poll() is None:
         usage.sample(process.pid)
         time.sleep(INTERVAL)
-    assert process.stdout is not None
-    printed = process.stdout.read()
+    return result_of(process), usage
+
+
+def result_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a process whose speed is measured, which samples of its memory would slow down. Return the
+    JSON that it prints last."""
+    printed, _ = process.communicate()
     assert process.returncode == 0, printed
-    return json.loads(printed.splitlines()[-1]), usage
+    return json.loads(printed.splitlines()[-1])
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -17,7 +17,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from tests.data.scale.conftest import GB, SIZE
 from tests.data.scale.made_files import forget, shipped_documents, write_text
-from tests.data.scale.process_tree import kill_group, start, watch
+from tests.data.scale.process_tree import kill_group, result_of, start, watch
 
 pytestmark = pytest.mark.slow
 CORES = len(os.sched_getaffinity(0))
@@ -77,8 +77,7 @@ def test_tokenising_keeps_up_with_the_library(corpus, folder):
     for round_ in range(ROUNDS):
         path = write_text(folder / f"{round_}.txt", PORTION)
         for name, module in (("library", "encode_text"), ("harness", "open_source")):
-            printed, _ = watch(start(module, [path, corpus.tokenizer]))
-            taken[name].append(printed["seconds"])
+            taken[name].append(result_of(start(module, [path, corpus.tokenizer]))["seconds"])
         path.unlink()
     rates = {name: PORTION / statistics.median(times) / 1e6 for name, times in taken.items()}
     ratios = [theirs / ours for theirs, ours in zip(taken["library"], taken["harness"], strict=True)]
