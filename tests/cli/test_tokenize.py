@@ -216,7 +216,7 @@ def num_built(cache: Path) -> int:
 
 @pytest.mark.slow
 def test_killed_ten_times_it_gives_the_same_tokens_and_builds_no_shard_twice(tmp_path, cache):
-    text, draw = write_text(tmp_path / "text.txt", 30 << 20), random.Random(11)
+    text, draw = write_text(tmp_path / "text.txt", 45 << 20), random.Random(11)
     calm = tmp_path / "calm"
     calm.mkdir()
     assert start(calm, text, {}, "--processes", "2").wait(300) == 0, said(calm)
@@ -224,14 +224,14 @@ def test_killed_ten_times_it_gives_the_same_tokens_and_builds_no_shard_twice(tmp
         target = num_built(cache) + draw.randint(0, 2)
         command = start(tmp_path, text, {}, "--processes", "2")
         wait_for(lambda target=target: cache.exists() and num_built(cache) >= target, tmp_path)
-        time.sleep(draw.uniform(0.0, 1.0))
+        time.sleep(draw.uniform(0.0, 0.15))
         command.kill()  # its helpers find out by themselves
         command.wait()
     assert [*cache.glob("tokens/*.building")], "the kills came too late to matter"
     assert start(tmp_path, text, {}, "--processes", "2").wait(300) == 0, said(tmp_path)
     assert shard_hashes(cache) == shard_hashes(calm / "cache")
     assert sorted(built_shards(cache)) == sorted(built_shards(calm / "cache"))
-    assert len(built_shards(cache)) == len({*built_shards(cache)}) >= 30
+    assert len(built_shards(cache)) == len({*built_shards(cache)}) >= 45
     wait_for(lambda: not helpers(cache), tmp_path)
 
 
