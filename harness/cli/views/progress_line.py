@@ -1,4 +1,4 @@
-"""One line of progress on the standard error: in place on a terminal, and now and then a line elsewhere."""
+"""Line of progress on the standard error: in place on a terminal, and now and then a line elsewhere."""
 
 from __future__ import annotations
 

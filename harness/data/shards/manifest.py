@@ -19,6 +19,7 @@ import numpy as np
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.cache.cache_entries import CacheEntry
 from harness.data.shards.shard_file import SPLITS, SplitRecord, is_intact, shard_tokens
+from harness.data.tokens.cached_arrays import file_version
 from harness.data.tokens.token_sequence import TokenFile, TokenSequence
 from harness.data.tokens.tokens import Tokens
 
@@ -33,7 +34,7 @@ class ManifestShard:
     name: str
     train: SplitRecord
     heldout: SplitRecord
-    states: dict[str, tuple[int, int, int]]
+    states: dict[str, list[int]]
     """Size, time in ns and inode of the file of each split, as it was built."""
 
 
@@ -42,7 +43,7 @@ class ShardManifest:
     """Shards of a complete source, in the order of its documents."""
 
     shards: tuple[ManifestShard, ...]
-    starts: tuple[int, int, int, int]
+    starts: list[int]
     """Size, time in ns, inode and CRC-32 of the file of the documents' places."""
 
     def totals(self, split: str) -> SplitRecord:
@@ -56,25 +57,17 @@ class ShardManifest:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ShardManifest:
         """Return the manifest of plain data."""
-        size, time, inode, crc = content["starts"]
-        return cls(tuple(map(_parse_shard, content["shards"])), (size, time, inode, crc))
+        return cls(tuple(map(_parse_shard, content["shards"])), content["starts"])
 
 
 def _parse_shard(content: Mapping[str, Any]) -> ManifestShard:
     train, heldout = (SplitRecord(**content[split]) for split in SPLITS)
-    states = {split: tuple(state) for split, state in content["states"].items()}
-    return ManifestShard(content["name"], train, heldout, states)
+    return ManifestShard(content["name"], train, heldout, content["states"])
 
 
 def shards_folder(key: str) -> Path:
     """Return the folder of the shards of a source. Raises UserError if the cache cannot be used."""
     return cache_dir("tokens") / key
-
-
-def file_state(path: Path) -> tuple[int, int, int]:
-    """Return size, time in ns and inode of a file."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns, state.st_ino
 
 
 def read_manifest(key: str) -> ShardManifest | None:
@@ -93,29 +86,27 @@ def remove_manifest(key: str) -> None:
     _entry(key).remove()
 
 
-def damaged_shards(
-    key: str, manifest: ShardManifest, dtype: np.dtype, *, every_byte: bool = False
-) -> list[str]:
+def damaged_shards(key: str, manifest: ShardManifest, dtype: np.dtype) -> list[str]:
     """Return the names of the shards that are not as they were built, and STARTS if that file is not. A file
-    with another time or inode is read: a copy of the cache is as good. `every_byte`: read all files."""
+    with another time or inode is read: a copy of the cache is as good."""
     damaged, is_new = list[str](), False
     starts = shards_folder(key) / STARTS
-    if not starts.exists() or file_state(starts) != manifest.starts[:3] or every_byte:
+    if not starts.exists() or file_version(starts) != manifest.starts[:3]:
         is_new = True
-        if not starts.exists() or starts_state(starts)[-1] != manifest.starts[-1]:
+        if not are_starts_intact(key, manifest):
             damaged.append(STARTS)
     for shard in manifest.shards:
         for file, record, state in _files(key, shard, dtype):
             try:
-                is_same = file_state(file.path) == state
+                is_same = file_version(file.path) == state
             except FileNotFoundError:
                 is_same = False
-            if is_same and not every_byte:
+            if is_same:
                 continue
             if not is_intact(file, record):
                 damaged.append(shard.name)
                 break
-            is_new |= not is_same
+            is_new = True
     if is_new and not damaged:
         write_manifest(key, with_present_states(key, manifest))
     return damaged
@@ -126,20 +117,26 @@ def with_present_states(key: str, manifest: ShardManifest) -> ShardManifest:
     folder = shards_folder(key)
     shards = [
         dataclasses.replace(
-            shard, states={split: file_state(folder / f"{shard.name}.{split}.bin") for split in SPLITS}
+            shard, states={split: file_version(folder / f"{shard.name}.{split}.bin") for split in SPLITS}
         )
         for shard in manifest.shards
     ]
     return ShardManifest(tuple(shards), starts_state(folder / STARTS))
 
 
-def starts_state(file: Path) -> tuple[int, int, int, int]:
+def are_starts_intact(key: str, manifest: ShardManifest) -> bool:
+    """Return whether every byte of the places of documents is what was written."""
+    file = shards_folder(key) / STARTS
+    return file.exists() and starts_state(file)[-1] == manifest.starts[-1]
+
+
+def starts_state(file: Path) -> list[int]:
     """Return size, time in ns, inode and CRC-32 of the file of the documents' places."""
     crc = 0
     with file.open("rb", buffering=0) as stream:
         while part := stream.read(2**22):
             crc = zlib.crc32(part, crc)
-    return *file_state(file), crc
+    return [*file_version(file), crc]
 
 
 def open_shards(key: str, manifest: ShardManifest, dtype: np.dtype) -> Tokens:
@@ -163,7 +160,7 @@ def open_shards(key: str, manifest: ShardManifest, dtype: np.dtype) -> Tokens:
 
 def _files(
     key: str, shard: ManifestShard, dtype: np.dtype
-) -> Iterator[tuple[TokenFile, SplitRecord, tuple[int, int, int]]]:
+) -> Iterator[tuple[TokenFile, SplitRecord, list[int]]]:
     folder = shards_folder(key)
     for split in SPLITS:
         record = getattr(shard, split)

@@ -29,7 +29,7 @@ _BUFFER_BYTES = 2**20
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """One split of a shard."""
+    """Counts and checksum of a split of a shard."""
 
     documents: int = 0
     bytes: int = 0

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import numpy as np
-
 from harness.data.codecs.codec import Codec
-from harness.data.shards.manifest import STARTS, ManifestShard, ShardManifest, open_shards, shards_folder
+from harness.data.shards.manifest import (
+    STARTS,
+    ManifestShard,
+    ShardManifest,
+    are_starts_intact,
+    shards_folder,
+)
 from harness.data.shards.shard_file import SPLITS, is_intact, shard_tokens
-
-STARTS_AT_ONCE = 2**16
-"""Documents whose places are compared at a time."""
 
 Advance = Callable[[int], None]
 """Receiver of the number of bytes that were compared since the last call."""
@@ -29,7 +30,7 @@ def find_damage(key: str, manifest: ShardManifest, codec: Codec, advance: Advanc
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if not names and not _starts_match(key, manifest, codec):
+    if not names and not are_starts_intact(key, manifest):
         return [STARTS]
     return sorted(names)
 
@@ -48,23 +49,3 @@ def _check_shard(key: str, shard: ManifestShard, codec: Codec, advance: Advance)
         is_same = is_same and is_intact(file, record)
         advance(record.tokens * codec.dtype.itemsize)
     return is_same
-
-
-def _starts_match(key: str, manifest: ShardManifest, codec: Codec) -> bool:
-    """Return whether the places of the training documents rise from 0, one for each document, and each
-    follows a token that ends one."""
-    file, total = shards_folder(key) / STARTS, manifest.totals(SPLITS[0])
-    if not file.exists() or file.stat().st_size != 8 * total.documents:
-        return False
-    if not total.documents:
-        return True
-    train = open_shards(key, manifest, codec.dtype).train
-    start_D, last = np.memmap(file, np.int64, mode="r"), -1
-    for low in range(0, len(start_D), STARTS_AT_ONCE):
-        part_D = np.asarray(start_D[low : low + STARTS_AT_ONCE])
-        if part_D[0] <= last or (np.diff(part_D) <= 0).any() or part_D[-1] >= len(train):
-            return False
-        last, end_D = int(part_D[-1]), part_D[part_D > 0] - 1
-        if (train.windows(end_D, 1)[:, 0] != codec.end_token).any():
-            return False
-    return start_D[0] == 0

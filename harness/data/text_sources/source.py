@@ -14,7 +14,6 @@ from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import list_files
 from harness.core.paths import is_remote
-from harness.data.documents.compressed import COMPRESSIONS
 from harness.data.documents.read_documents import (
     TEXT_SUFFIXES,
     documents_between,
@@ -30,7 +29,6 @@ from harness.data.text_sources.source_files import choose_files
 
 PACK = Path(__file__).parents[1] / "pack"
 IMAGE_SUFFIXES = (".npz",)
-COMPRESSED = tuple(COMPRESSIONS)
 SAMPLE_FILES, SAMPLE_CHARACTERS = 16, 20_000
 """Number of files of a source that are sampled, and of the first characters of each."""
 FETCHED_BYTES = 2**25

@@ -18,7 +18,6 @@ from harness.data.shards.manifest import (
     STARTS,
     ManifestShard,
     ShardManifest,
-    file_state,
     read_manifest,
     remove_manifest,
     shards_folder,
@@ -38,11 +37,12 @@ from harness.data.text_sources.leaf_hash import join_leaves
 from harness.data.text_sources.source import Source
 from harness.data.text_sources.source_hash import FORMAT, remember_file_hash
 from harness.data.tokenizing.claims import Job, stream_end
+from harness.data.tokens.cached_arrays import file_version
 
 
 def draft_folder(source: Source, encoding: Encoding) -> Path:
     """Return the folder in which the shards of a source are built."""
-    states = [[str(file.resolve()), *file_state(file)[:2]] for file in source.files]
+    states = [[str(file.resolve()), *file_version(file)[:2]] for file in source.files]
     inputs = [
         FORMAT,
         source.column,
@@ -88,7 +88,7 @@ def finish_draft(job: Job) -> str:
             name,
             record.train,
             record.heldout,
-            {split: file_state(tokens_path(job.folder, name, split)) for split in SPLITS},
+            {split: file_version(tokens_path(job.folder, name, split)) for split in SPLITS},
         )
         for name, record in records.items()
     )
