@@ -18,12 +18,12 @@ def test_xla_accepts_every_flag_and_jax_is_not_imported_for_it():
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split() == ["3", "cpu"]
-    assert len(cpu_flags.cpu_env(3)["XLA_FLAGS"].split()) == 5
+    assert len(cpu_flags.cpu_env(3)["XLA_FLAGS"].split()) == 6
 
 
 def test_a_flag_that_xla_does_not_know_is_left_out(monkeypatch):
     """XLA aborts on an unknown flag, and on an unknown word as its value."""
-    unknown = ("--xla_cpu_never_was=1", f"{cpu_flags.YNN_PRODUCTS}_NEVER_WAS")
+    unknown = ("--xla_cpu_never_was=1", f"{cpu_flags.YNNPACK}_NEVER_WAS")
     monkeypatch.setattr(cpu_flags, "CPU_FLAGS", (unknown[0], cpu_flags.ONE_MODULE, unknown[1]))
     cpu_flags.unknown_flags.cache_clear()
     try:
