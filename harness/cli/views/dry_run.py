@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness.cli.views.gantt_text import GanttBar, print_gantt
-from harness.core.number_format import format_si
+from harness.core.number_format import format_clock, format_si
 from harness.launcher.cost.device_room import run_bytes
 from harness.launcher.cost.step_cost import COMPUTED, disk_bytes
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block, Run
-from harness.launcher.workers.progress import format_clock
 from harness.report.tables.terminal import print_table
 from harness.report.tables.text_table import Table, make_table
 

@@ -57,11 +57,11 @@ def _own_line(content: ProgressBar | str) -> RichTable:
 
 
 def _summary_line(progress: SweepProgress) -> Text:
-    left = progress.seconds_left
+    left = progress.left
     speed = sum(run.tokens_per_second or 0.0 for run in progress.running)
     parts = [f"{len(progress.runs)} runs", f"{progress.done_share:.0%} done"]
     parts += [f"{format_count(round(speed))} tokens/s"] if speed else []
-    parts += [f"{format_clock(left)} left"] if left is not None else []
+    parts += [left.text] if left is not None else []
     return Text(plain_text(progress.name), style="bold").append(f": {', '.join(parts)}", style="default")
 
 

@@ -86,7 +86,9 @@ def _prediction(estimate: RunEstimate | None) -> dict[str, Any]:
     interval = _interval(step, share * estimate.low, share * estimate.high)
     raw = {"raw": _four_digits(step / estimate.factor), "evidence": estimate.evidence}
     whole_run = _interval(estimate.seconds, estimate.low, estimate.high)
-    return {"predicted": whole_run, "step": interval | raw}
+    parts = {name: _four_digits(getattr(estimate, name)) for name in ("startup", "train")}
+    parts["steps"] = estimate.steps
+    return {"predicted": whole_run | parts, "step": interval | raw}
 
 
 def _interval(seconds: float, low: float, high: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.config.run_identity import config_difference
 from harness.core.hashing import is_covered_by
-from harness.core.number_format import format_si
+from harness.core.number_format import format_clock, format_si
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.placement.idle_devices import idle_devices
 from harness.launcher.run_directories import Note
@@ -20,7 +20,6 @@ from harness.launcher.runs import Run
 from harness.launcher.stages.data_lines import data_lines, with_plural
 from harness.launcher.stages.kernel_lines import kernel_lines
 from harness.launcher.stages.rate_lines import rate_lines
-from harness.launcher.workers.progress import format_clock
 from harness.records.paths import SweepDir
 
 if TYPE_CHECKING:

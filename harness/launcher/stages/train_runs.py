@@ -23,6 +23,7 @@ from harness.launcher.sweep_lock import Interrupted, handle_signals, stop_on_sig
 from harness.launcher.workers.progress import make_display
 from harness.launcher.workers.supervisor import Supervisor
 from harness.launcher.workers.worker_specs import assign_runs, input_files, shared_devices, worker_spec
+from harness.records.sweep.time_left import predicted_parts
 
 EngineMaker = Callable[[EngineConfig, Path], Engine]
 
@@ -73,7 +74,8 @@ def _supervise(
     plan: LaunchPlan, runs: Sequence[Run], looks: Looks | None, engine: Engine, console: Console
 ) -> dict[str, str]:
     """Keep workers running until every run of the plan has ended or was given up. Returns the reasons."""
-    settings, display = plan.settings, make_display(runs, console)
+    settings = plan.settings
+    display = make_display(runs, console, predicted_parts(plan.sweep))
     supervisor = Supervisor(
         engine,
         settings,

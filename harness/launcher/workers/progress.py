@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -11,12 +13,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from harness.core.errors import printable
-from harness.core.number_format import format_clock
 from harness.launcher.runs import Run
-from harness.records.run.pace import Pace
-from harness.records.run.status import Status, read_status
+from harness.records.run.pace import PredictedParts, RunCourse, run_course
+from harness.records.run.status import State, Status, read_status
+from harness.records.run.timeline import TimelineEntry, phase_spans, read_timeline
+from harness.records.run.utilisation import active_sessions
+from harness.records.sweep.time_left import MIN_SECONDS, TimeLeft, time_left, with_default_parts
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LEFT = 1.0
+"""Seconds after which the time left is computed again: bars are drawn more often than it changes."""
 MAX_ACTIVITIES = 2
 """Number of runs in a long phase that a line names."""
 BAR_WIDTH, MIN_BAR_WIDTH, ROOM_FOR_DETAIL = 24, 4, 38
@@ -24,53 +30,100 @@ BAR_WIDTH, MIN_BAR_WIDTH, ROOM_FOR_DETAIL = 24, 4, 38
 
 
 class SweepPace:
-    """Share of a sweep that is done, and the pace of the whole machine since the first new step."""
+    """Share of a sweep that is done, its tokens per second since the first new step, and its time left."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        statuses = [(run, read_status(run.dir)) for run in runs]
+    def __init__(self, runs: Sequence[Run], predicted: Mapping[str, PredictedParts] | None = None) -> None:
+        """`predicted`: parts of the predicted time of each run, by its name."""
         self._runs = runs
-        self._done = {run.name: _completed_share(status) for run, status in statuses}
-        self._trained = {run.name: _trained_share(status) for run, status in statuses}
-        self._whole, self._now = self._left, time.monotonic()
-        self._first: tuple[float, dict[str, float]] | None = None
+        self._predicted = with_default_parts(
+            predicted or {}, {run.name: (run.flops, run.facts.steps) for run in runs}
+        )
+        self._statuses = {run.name: read_status(run.dir) for run in runs}
+        self._before = {name: _trained_share(status) for name, status in self._statuses.items()}
+        self._spans: dict[str, tuple[Any, list[TimelineEntry]]] = {}
+        self._now = time.monotonic()
+        self._first: float | None = None
+        self._left: tuple[float, TimeLeft | None] = -math.inf, None
 
     def update(self, run: Run, status: Status) -> None:
         """Take in the status of a run. The clock of the pace starts at the first new step that is seen."""
-        trained, self._now = _trained_share(status), time.monotonic()
-        is_new = trained > self._trained[run.name]
-        self._done[run.name], self._trained[run.name] = _completed_share(status), trained
+        is_new = _trained_share(status) > _trained_share(self._statuses[run.name])
+        self._statuses[run.name], self._now = status, time.monotonic()
         if is_new and self._first is None:
-            self._first = self._now, dict(self._trained)
+            self._first = self._now
+            self._before = {name: _trained_share(known) for name, known in self._statuses.items()}
 
     @property
     def share(self) -> float:
         """Share of the sweep's FLOPs that is done, 0 to 1."""
         total = sum(run.flops for run in self._runs)
-        return 1 - self._left / total if total else 1.0
+        done = sum(run.flops * _completed_share(self._statuses[run.name]) for run in self._runs)
+        return done / total if total else 1.0
 
     @property
     def text(self) -> str:
-        """Tokens per second of the machine and the time left, such as `12,345 tokens/s, 3:21 left`; empty
-        until the pace is known."""
-        begin, before = self._first or (self._now, self._trained)
-        shares = {name: max(0.0, share - before[name]) for name, share in self._trained.items()}
-        flops = sum(run.flops * shares[run.name] for run in self._runs)
-        tokens = sum(run.tokens * shares[run.name] for run in self._runs)
-        pace = Pace(flops, self._now - begin, self._whole)
-        left = pace.seconds_for(self._left)
-        return "" if left is None else f"{tokens / pace.seconds:,.0f} tokens/s, {format_clock(left)} left"
+        """Tokens per second of the machine and the time left, such as `12,345 tokens/s, 3:20 to 4:10 left`;
+        each is left out until it is known."""
+        left, speed = self._time_left(), self._tokens_per_second()
+        parts = [f"{speed:,.0f} tokens/s" if speed is not None else "", left.text if left is not None else ""]
+        return ", ".join(filter(None, parts))
 
-    @property
-    def _left(self) -> float:
-        """FLOPs of the steps that are not done."""
-        return sum(run.flops * (1 - self._done[run.name]) for run in self._runs)
+    def _tokens_per_second(self) -> float | None:
+        seconds = self._now - self._first if self._first is not None else 0.0
+        if seconds < MIN_SECONDS:
+            return None
+        new = {name: _trained_share(status) - self._before[name] for name, status in self._statuses.items()}
+        return sum(run.tokens * max(0.0, new[run.name]) for run in self._runs) / seconds
+
+    def _time_left(self) -> TimeLeft | None:
+        """Return the time left, computed at most every SECONDS_BETWEEN_LEFT."""
+        moment, left = self._left
+        if self._now - moment >= SECONDS_BETWEEN_LEFT:
+            left = time_left(self._courses())
+            self._left = self._now, left
+        return left
+
+    def _courses(self) -> list[RunCourse]:
+        now = time.time()
+        spans = {
+            run.name: phase_spans(
+                self._timeline(run), now if self._statuses[run.name].state is State.running else None
+            )
+            for run in self._runs
+        }
+        sessions = active_sessions([span for run_spans in spans.values() for span in run_spans])
+        return [
+            run_course(
+                run.name,
+                self._predicted[run.name],
+                spans[run.name],
+                status,
+                is_active=status.state is State.running,
+                session=sessions[-1][0] if sessions else 0.0,
+            )
+            for run in self._runs
+            for status in [self._statuses[run.name]]
+        ]
+
+    def _timeline(self, run: Run) -> list[TimelineEntry]:
+        """Return the timeline of a run, read again only if its file has changed."""
+        try:
+            stat = run.dir.timeline.stat()
+        except OSError:
+            return []
+        key = stat.st_mtime_ns, stat.st_size
+        if run.name not in self._spans or self._spans[run.name][0] != key:
+            self._spans[run.name] = key, read_timeline(run.dir)
+        return self._spans[run.name][1]
 
 
 class LineDisplay:
     """Plain text: one line per finished run, and a line about the sweep every few seconds."""
 
-    def __init__(self, runs: Sequence[Run], console: Console) -> None:
-        self._console, self._pace = console, SweepPace(runs)
+    def __init__(
+        self, runs: Sequence[Run], console: Console, predicted: Mapping[str, PredictedParts] | None = None
+    ) -> None:
+        self._console, self._pace = console, SweepPace(runs, predicted)
         self._count, self._total, self._last = 0, len(runs), time.monotonic()
 
     def show(self, active: Sequence[Run]) -> None:
@@ -104,8 +157,10 @@ class LineDisplay:
 class BarDisplay:
     """Progress bars: one for each running run, and one for the whole sweep."""
 
-    def __init__(self, runs: Sequence[Run], console: Console) -> None:
-        self._pace = SweepPace(runs)
+    def __init__(
+        self, runs: Sequence[Run], console: Console, predicted: Mapping[str, PredictedParts] | None = None
+    ) -> None:
+        self._pace = SweepPace(runs, predicted)
         longest = max(cell_len(run.name) for run in runs) if runs else 0
         bar_width = min(BAR_WIDTH, max(MIN_BAR_WIDTH, console.width - longest - ROOM_FOR_DETAIL))
         self._progress = Progress(
@@ -152,9 +207,10 @@ Display = LineDisplay | BarDisplay
 """Display of a sweep's progress."""
 
 
-def make_display(runs: Sequence[Run], console: Console) -> Display:
-    """Make bars on a terminal, else plain lines."""
-    return BarDisplay(runs, console) if console.is_terminal else LineDisplay(runs, console)
+def make_display(runs: Sequence[Run], console: Console, predicted: Mapping[str, PredictedParts]) -> Display:
+    """Make bars on a terminal, else plain lines. `predicted`: parts of the predicted time of each run."""
+    display = BarDisplay if console.is_terminal else LineDisplay
+    return display(runs, console, predicted)
 
 
 def ending_text(status: Status) -> str:

@@ -1,31 +1,109 @@
-"""Pace of training since the first step was seen, and the time left at that pace."""
+"""Course of a run: predicted seconds of its three parts, and what it has spent on them so far.
+
+The first part lasts until the first step: the process, the data, the programs. The second are the steps, with
+those of branches. The third is everything between and after them: evaluations, saves, the start of branches.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-MIN_SECONDS, MIN_SHARE, LONG_SECONDS = 5.0, 0.05, 60.0
-"""A pace is known after MIN_SECONDS if it covers MIN_SHARE of the work, and after LONG_SECONDS in any case.
-Judged by its first steps, a sweep of minutes seems to take hours."""
+from harness.records.run.status import State, Status
+from harness.records.run.timeline import TRAIN, PhaseSpan
+
+_QUEUED = (State.pending, State.running, State.waiting, State.preempted)
+"""States of a run that will train."""
+_RECORDED = ("startup", "train", "seconds", "steps")
+"""Fields of a prediction in the ledger."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Work that was done in a time, as part of a whole. Its unit is that of the caller, such as FLOPs."""
+class PredictedParts:
+    """Predicted seconds of a run by part. Only their ratios between runs count where other runs have shown
+    how long they take."""
 
-    done: float
-    seconds: float
-    """Wall seconds since the first step, without the start of the first workers."""
-    whole: float
-    """Work that was left when the clock began."""
+    startup: float
+    train: float
+    pauses: float
+    """Seconds between and after steps: evaluations, saves, the start of branches."""
+    steps: int
+    """Steps of the run and its branches, which take `train` in all."""
+
+    @staticmethod
+    def from_record(record: Any) -> PredictedParts | None:
+        """Return the parts that the ledger has of a run's prediction; None if an earlier version wrote it."""
+        values = [record.get(name) for name in _RECORDED] if isinstance(record, dict) else [None]
+        numbers = [float(value) for value in values if isinstance(value, (int, float))]
+        if len(numbers) < len(_RECORDED):
+            return None
+        startup, train, seconds, steps = numbers
+        return PredictedParts(startup, train, max(0.0, seconds - startup - train), int(steps))
+
+
+@dataclass(frozen=True)
+class RunCourse:
+    """Course of one run at one moment."""
+
+    scale: str
+    block: str
+    predicted: PredictedParts
+    startup: float = 0.0
+    """Seconds before the first step, of all attempts."""
+    train: float = 0.0
+    """Seconds of steps."""
+    pauses: float = 0.0
+    """Seconds since the first step in which none was trained."""
+    share: float = 0.0
+    """Share of the steps that is done."""
+    interval: tuple[float, float] | None = None
+    """First and last moment of the current session, in UTC seconds; None for a run that has not begun."""
+    is_active: bool = False
+    is_over: bool = False
+    """True for a run that ended or failed; one that is started again is in another state."""
 
     @property
-    def is_known(self) -> bool:
-        """True if the pace covers enough time and work to predict the rest."""
-        if self.done <= 0 or self.seconds < MIN_SECONDS:
-            return False
-        return self.seconds >= LONG_SECONDS or self.done >= MIN_SHARE * self.whole
+    def has_steps(self) -> bool:
+        """True if the run has trained a step."""
+        return self.share > 0 and self.train > 0
 
-    def seconds_for(self, left: float) -> float | None:
-        """Return the seconds that the work `left` takes at this pace; None if the pace is not known yet."""
-        return left * self.seconds / self.done if self.is_known else None
+
+def run_course(
+    name: str,
+    predicted: PredictedParts,
+    spans: Sequence[PhaseSpan],
+    status: Status,
+    *,
+    is_active: bool,
+    session: float = 0.0,
+) -> RunCourse:
+    """Return the course of the run `<scale>/<variant>/seed<k>` from its status and the phases of its
+    timeline. `session`: UTC seconds since which the sweep trains without a pause."""
+    seconds, attempt, has_trained = {"startup": 0.0, "train": 0.0, "pauses": 0.0}, -1, False
+    for span in spans:
+        has_trained = (has_trained and span.attempt == attempt) or span.phase == TRAIN
+        attempt = span.attempt
+        part = "train" if span.phase == TRAIN else "pauses" if has_trained else "startup"
+        seconds[part] += span.seconds
+    scale, _, seed = name.split("/")
+    recent = [span for span in spans if span.end > session]
+    return RunCourse(
+        scale,
+        f"{scale}/{seed}",
+        predicted,
+        share=min(1.0, (status.step + _branch_steps(spans)) / max(1, predicted.steps)),
+        interval=(max(session, recent[0].start), recent[-1].end) if recent else None,
+        is_active=is_active,
+        is_over=not is_active and status.state not in _QUEUED,
+        **seconds,
+    )
+
+
+def _branch_steps(spans: Sequence[PhaseSpan]) -> int:
+    steps: dict[float, tuple[int, int]] = {}
+    for span in spans:
+        if span.phase == TRAIN and span.share < 1:
+            first, last = steps.get(span.share, (span.first, span.last))
+            steps[span.share] = min(first, span.first), max(last, span.last)
+    return sum(last - first for first, last in steps.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import polars as pl
 from harness.compare.inputs.json_values import read_json_object
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import list_parts, read_curve
-from harness.records.run.pace import MIN_SECONDS, Pace
+from harness.records.run.pace import PredictedParts, run_course
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.run_lock import owner, worker_of
 from harness.records.run.status import State, Status, read_intact_status, read_status
@@ -29,6 +29,13 @@ from harness.records.run.timeline import (
 )
 from harness.records.run.utilisation import Utilisation, active_sessions, machine_cores, utilisation
 from harness.records.sweep import ledger
+from harness.records.sweep.time_left import (
+    MIN_SECONDS,
+    TimeLeft,
+    predicted_parts,
+    time_left,
+    with_default_parts,
+)
 
 FAILED = (State.failed, State.oom, State.refused, State.lost, State.diverged)
 DELTA_STEPS = 16
@@ -132,6 +139,8 @@ class SweepProgress:
     """Records of runs that cannot be read, as paths in the sweep. A run without its run.json is not shown."""
     unreadable_lines: int = 0
     """Number of lines of timelines that cannot be read."""
+    predicted: Mapping[str, PredictedParts] = field(default_factory=dict)
+    """Parts of the predicted time of each run, from the ledger."""
 
     def _select(self, condition: Callable[[RunProgress], bool]) -> list[RunProgress]:
         return [run for run in self.runs if condition(run)]
@@ -178,35 +187,30 @@ class SweepProgress:
         total = sum(run.flops for run in self.runs)
         return sum(run.flops * run.done_share for run in self.runs) / total if total else 1.0
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Predicted seconds to the end, at the pace since the first step after the sweep was last resumed;
-        None until that pace is known."""
+    @cached_property
+    def left(self) -> TimeLeft | None:
+        """Time to the end of the last run; None while the runs tell too little, or none is running."""
         sessions = active_sessions([span for run in self.runs for span in run.spans])
         if not sessions or not self.running:
             return None
-        begin = sessions[-1][0]
-        trained = [span for run in self.runs for span in _trained_since(run, begin)]
-        first = min((max(begin, span.start) for span in trained), default=self.now)
-        flops_since = sum(run.flops / max(1, run.steps) * _steps_since(run, begin) for run in self.runs)
-        left = sum(run.flops * (1 - run.done_share) for run in self.runs)
-        return Pace(flops_since, self.now - first, flops_since + left).seconds_for(left)
+        parts = with_default_parts(self.predicted, {run.name: (run.flops, run.steps) for run in self.runs})
+        courses = [
+            run_course(
+                run.name,
+                parts[run.name],
+                run.spans,
+                run.status,
+                is_active=run.is_running,
+                session=sessions[-1][0],
+            )
+            for run in self.runs
+        ]
+        return time_left(courses)
 
     @property
     def utilisation(self) -> Utilisation | None:
         """Utilisation of the devices so far; None if no run has a timeline."""
         return utilisation([run.spans for run in self.runs], cores=self.cores)
-
-
-def _trained_since(run: RunProgress, begin: float) -> list[PhaseSpan]:
-    """Return the spans in which the run, not a branch, trained after `begin` (UTC seconds)."""
-    return [span for span in run.spans if span.phase == TRAIN and span.share == 1 and span.end > begin]
-
-
-def _steps_since(run: RunProgress, begin: float) -> int:
-    """Return the steps trained since `begin` (UTC seconds)."""
-    trained = _trained_since(run, begin)
-    return max(0, run.status.step - trained[0].first) if trained else 0
 
 
 @dataclass
@@ -233,8 +237,9 @@ class ProgressReader:
             self._read_if_changed("lines", run.timeline, lambda run=run: unreadable_lines(run))
             for run in self.sweep.runs()
         )
+        predicted = self._read_if_changed("predicted", self.sweep.ledger, lambda: predicted_parts(self.sweep))
         name = self.sweep.path.name
-        return SweepProgress(name, control, runs, is_alive, now, cores, unreadable, lines)
+        return SweepProgress(name, control, runs, is_alive, now, cores, unreadable, lines, predicted)
 
     def _run_progress(
         self, run: RunDir, control: str, lanes: dict[str, int], now: float
