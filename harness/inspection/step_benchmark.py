@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.pair_check import check_block
 from harness.core.errors import UserError
+from harness.core.host.host_load import OtherLoad
 from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
-from harness.inspection.host_load import OtherLoad
 from harness.inspection.timing_quads import (
     MIN_STEPS,
     VISIT_STEPS,

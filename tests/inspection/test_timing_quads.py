@@ -8,7 +8,6 @@ import pytest
 
 from harness.compare.stats.speed_up import MAX_QUADS, MIN_QUADS, timing_ratio
 from harness.inspection import timing_quads
-from harness.inspection.host_load import OtherLoad
 from harness.inspection.timing_quads import (
     LIMIT_SECONDS,
     MIN_STEPS,
@@ -73,27 +72,3 @@ def test_a_slow_step_shortens_the_visits():
 def test_a_long_training_allows_a_long_pass():
     assert time_limit(60) == LIMIT_SECONDS
     assert time_limit(36_000) == 720
-
-
-def test_the_load_of_others_leaves_out_this_process(monkeypatch, tmp_path):
-    stat, clock = tmp_path / "stat", iter([0.0, 10.0])
-    monkeypatch.setattr("harness.inspection.host_load._COUNTERS", stat)
-    monkeypatch.setattr("harness.inspection.host_load.time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr("harness.inspection.host_load.os.cpu_count", lambda: 2)
-    monkeypatch.setattr("harness.inspection.host_load.os.sysconf", lambda _: 100)
-    own = iter([(1.0, 0.0), (5.0, 1.0)])
-
-    class Times:
-        def __init__(self):
-            self.user, self.system = next(own)
-
-    monkeypatch.setattr("harness.inspection.host_load.os.times", Times)
-    stat.write_text("cpu  100 0 100 5000 100 0 0 0 50 0\n")
-    load = OtherLoad()
-    stat.write_text("cpu  900 0 300 6000 100 0 0 0 90 0\n")
-    assert load.share() == pytest.approx((10.0 - 5.0) / 10 / 2)
-
-
-def test_a_system_that_does_not_say_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("harness.inspection.host_load._COUNTERS", tmp_path / "none")
-    assert OtherLoad().share() is None

@@ -1,0 +1,1 @@
+"""The host of this process: what others do on it."""
