@@ -1,7 +1,8 @@
 """Data against the plainest ways to read them.
 
-`python -m tests.bench.data FOLDER` prints JSON: seconds for a batch of random windows of a file of tokens, by
-each way, from a cold and from a warm page cache; seconds to tokenise a text, and to open its tokens again.
+`python -m tests.bench.data FOLDER` prints JSON, a list by round: seconds for a batch of random windows of a
+file of tokens, by each way, from a cold and from a warm page cache; seconds to tokenise a text, and to open
+its tokens again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import functools
 import json
 import mmap
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +24,7 @@ from harness.data.codecs.tokenizer_file import SHIPPED_TOKENIZER
 from tests.data.scale.made_files import forget, sequence_of, write_text, write_tokens
 
 TOKENS, WINDOWS, LENGTH, ROUNDS = 2**28, 256, 1025, 5
+TEXT_ROUNDS = 3
 TEXT_BYTES = 2**26 + 2**20
 Gather = Callable[[np.ndarray], object]
 Way = Callable[[Path], Gather]
@@ -33,7 +34,7 @@ def main(folder: Path) -> None:
     print(json.dumps({**read(folder), **tokenise(folder)}))
 
 
-def read(folder: Path) -> dict[str, float]:
+def read(folder: Path) -> dict[str, list[float]]:
     """Return seconds of each way to gather windows, cold and warm: other windows in each round."""
     path = write_tokens(folder / "tokens.bin", TOKENS)
     draw, times = np.random.default_rng(0), dict[str, list[float]]()
@@ -44,7 +45,7 @@ def read(folder: Path) -> dict[str, float]:
             for state, taken in zip(("cold", "warm"), seconds_of(way, path, start_B), strict=True):
                 times.setdefault(f"{name}, {state}", []).append(taken)
     path.unlink()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def seconds_of(way: Way, path: Path, start_B: np.ndarray) -> list[float]:
@@ -83,17 +84,18 @@ WAYS: dict[str, Way] = {
 }
 
 
-def tokenise(folder: Path) -> dict[str, float]:
+def tokenise(folder: Path) -> dict[str, list[float]]:
     """Return seconds to tokenise a text by the library and by the harness, and to open it again."""
     path = write_text(folder / "text.txt", TEXT_BYTES)
-    environment = os.environ | {"AB_HARNESS_CACHE": str(folder / "text-cache")}
     modules = {"library": "encode_text", "harness": "open_source", "opened again": "open_source"}
-    taken = {}
-    for name, module in modules.items():
-        command = [sys.executable, "-m", f"tests.data.scale.{module}", str(path), str(SHIPPED_TOKENIZER)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        taken[name] = json.loads(done.stdout.splitlines()[-1])["seconds"]
-    return taken
+    times: dict[str, list[float]] = {name: [] for name in modules}
+    for index in range(TEXT_ROUNDS):
+        environment = os.environ | {"AB_HARNESS_CACHE": str(folder / f"text-cache{index}")}
+        for name, module in modules.items():
+            command = [sys.executable, "-m", f"tests.data.scale.{module}", str(path), str(SHIPPED_TOKENIZER)]
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            times[name].append(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    return times
 
 
 def seconds(action: Callable[[], object]) -> float:

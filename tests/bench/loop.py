@@ -1,13 +1,12 @@
 """The training loop against the bare jitted step, in one process, turn by turn; and what a checkpoint stalls.
 
-`python -m tests.bench.loop FOLDER STEPS OVERRIDES...` prints JSON: seconds of `bare` and `loop` steps in
-alternating stretches, of each `save` (until the loop goes on), and what the stretch `after` it takes longer
-while the state is written in the background.
+`python -m tests.bench.loop FOLDER STEPS OVERRIDES...` prints JSON, a list by round: seconds of `bare` and
+`loop` steps in alternating stretches, of each `save` (until the loop goes on), and what the stretch `after`
+it takes longer while the state is written in the background.
 """
 
 import json
 import os
-import statistics
 import sys
 import threading
 import time
@@ -76,7 +75,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         saver.wait()
         results["after"].append(time.perf_counter() - start - steps * results["bare"][-1])
         here = Progress(here.step, state, "", 0.0)
-    print(json.dumps({name: statistics.median(values) for name, values in results.items()}))
+    print(json.dumps(results))
 
 
 class Unevaluated:

@@ -1,16 +1,20 @@
-"""What one writes first: batched einsums, scanned layers, default flags. `python -m tests.bench.naive STEPS`
-prints the seconds of each step as JSON; so does every contender of the bench."""
+"""What one writes first: batched einsums, scanned layers, default flags.
 
-import json
+`python -m tests.bench.naive SHAPE` makes a first step, and then one for each line of its input. Without input
+it is a cold start: it imports, compiles, makes one step and leaves.
+"""
+
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from tests.bench.task import BATCH, FFN, HEADS, LAYERS, LENGTH, VOCABULARY, WIDTH, tokens
+from tests.bench.contender import answer_steps
+from tests.bench.task import SHAPES
 
+SHAPE = SHAPES[sys.argv[1]]
+WIDTH, LAYERS, HEADS, FFN = SHAPE.width, SHAPE.layers, SHAPE.heads, SHAPE.ffn
 K = WIDTH // HEADS
 
 
@@ -28,7 +32,7 @@ def init(key):
         "down": normal(LAYERS, FFN, WIDTH),
         "norms": jnp.ones((LAYERS, 2, WIDTH)),
     }
-    return {"embedding": normal(VOCABULARY, WIDTH), "norm": jnp.ones(WIDTH), "layers": layers}
+    return {"embedding": normal(SHAPE.vocabulary, WIDTH), "norm": jnp.ones(WIDTH), "layers": layers}
 
 
 def rms(x, gain):
@@ -46,7 +50,7 @@ def layer(x, p):
     h = rms(x, p["norms"][0])
     q, k, v = jnp.einsum("btd,chdk->cbthk", h, p["qkv"])
     scores = jnp.einsum("bthk,bshk->bhts", rotate(q), rotate(k)) / K**0.5
-    mask = jnp.tril(jnp.ones((LENGTH, LENGTH), bool))
+    mask = jnp.tril(jnp.ones((SHAPE.length, SHAPE.length), bool))
     weights = jax.nn.softmax(jnp.where(mask, scores, -1e30), -1)
     x = x + jnp.einsum("bhts,bshk,hkd->btd", weights, v, p["out"])
     h = rms(x, p["norms"][1])
@@ -60,7 +64,7 @@ def loss(p, rows):
     return optax.softmax_cross_entropy_with_integer_labels(logits, rows[:, 1:]).mean()
 
 
-def main(steps: int) -> None:
+def main() -> None:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
 
     @jax.jit
@@ -70,15 +74,15 @@ def main(steps: int) -> None:
         return optax.apply_updates(params, updates), state, value
 
     params = init(jax.random.key(0))
-    state, rows, times = optimizer.init(params), jnp.asarray(tokens()), []
-    assert rows.shape == (BATCH, LENGTH + 1)
-    for _ in range(steps + 1):
-        start = time.perf_counter()
+    state, rows = optimizer.init(params), jnp.asarray(SHAPE.tokens())
+
+    def train() -> None:
+        nonlocal params, state
         params, state, value = step(params, state, rows)
         value.block_until_ready()
-        times.append(time.perf_counter() - start)
-    print(json.dumps(times[1:]))
+
+    answer_steps(train)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

@@ -1,14 +1,20 @@
-"""The same step in eager PyTorch, in the manner of nanoGPT: fused attention, SwiGLU for equal work."""
+"""The same step in eager PyTorch, in the manner of nanoGPT: fused attention, SwiGLU for equal work.
 
-import json
+`python -m tests.bench.nanogpt DTYPE` makes a first step, and then one for each line of its input. float32, or
+bfloat16 as PyTorch does it: weights in float32, the forward pass under autocast.
+"""
+
+import contextlib
 import sys
-import time
 
 import torch  # pyright: ignore[reportMissingImports]  # an optional dependency, as in the next two lines
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as F  # pyright: ignore[reportMissingImports]
 
-from tests.bench.task import FFN, HEADS, LAYERS, VOCABULARY, WIDTH, tokens
+from tests.bench.contender import answer_steps
+from tests.bench.task import BENCH
+
+WIDTH, HEADS, FFN = BENCH.width, BENCH.heads, BENCH.ffn
 
 
 class Layer(nn.Module):
@@ -31,8 +37,8 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.embedding = nn.Embedding(BENCH.vocabulary, WIDTH)
+        self.layers = nn.ModuleList(Layer() for _ in range(BENCH.layers))
         self.norm = nn.RMSNorm(WIDTH)
 
     def forward(self, rows):
@@ -43,22 +49,24 @@ class Decoder(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
 
-def main(steps: int) -> None:
+def main(dtype: str) -> None:
     torch.manual_seed(0)
     model = Decoder()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    rows, times = torch.from_numpy(tokens()).long(), []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        loss = model(rows)
+    rows = torch.from_numpy(BENCH.tokens()).long()
+    reduced = torch.autocast("cpu", torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+    def train() -> None:
+        with reduced:
+            loss = model(rows)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         loss.item()
-        times.append(time.perf_counter() - start)
-    print(json.dumps(times[1:]))
+
+    answer_steps(train)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1])

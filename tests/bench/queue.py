@@ -50,7 +50,7 @@ def supervisor(runs: Path, assignments: list[Assignment]) -> Supervisor:
     made = [run for each in assignments for run in each.runs]
     settings = made[0].config.engine
     engine = SlurmEngine(SlurmConfig(), sweep.path / "workers")
-    display = make_display(made, Console(quiet=True))
+    display = make_display(made, Console(quiet=True), {})
     return Supervisor(engine, settings, display, JOBS, lambda _: RunAction.train, order, waiting=assignments)
 
 

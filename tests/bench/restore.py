@@ -1,12 +1,12 @@
 """Restoring a checkpoint against reading its bytes.
 
-`python -m tests.bench.restore FOLDER MEGABYTES` prints JSON: seconds of `save`, `restore` and `read` (of the
-same files), the last two with the files out of the page cache, as after a move to another host.
+`python -m tests.bench.restore FOLDER MEGABYTES` prints JSON, a list by round: seconds of `save`, `restore`
+and `read` (of the same files), the last two with the files out of the page cache, as after a move to another
+host.
 """
 
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def main(run: RunDir, megabytes: int) -> None:
         ):
             forget(files)
             times[name].append(seconds(action))
-    print(json.dumps({name: statistics.median(values) for name, values in times.items()}))
+    print(json.dumps(times))
 
 
 def save(saver: Checkpointer, state: dict[str, jax.Array], step: int) -> None:

@@ -167,7 +167,7 @@ def test_time_a_run_is_flat_and_memory_bounded(tmp_path):
         )
         for runs in (100, 1000)
     )  # fmt: skip
-    assert large["seconds"] / small["seconds"] < 10 * 1.6
+    assert min(large["seconds"]) / min(small["seconds"]) < 10 * 1.6
     assert large["mib"] < 1024
 
 
