@@ -30,6 +30,8 @@ class WorkerOptions:
     on_failure: str = "continue"
     devices: int = 0
     """Number of devices that the worker may use at a time; 0: all."""
+    side_by_side: bool = True
+    """True if the runs of a block start together; False if each starts as soon as it has devices."""
 
     def backoff(self, failures: int) -> float:
         """Return the seconds to wait: doubled per failure, up to the maximum and half of `stall_seconds`."""

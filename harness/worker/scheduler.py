@@ -69,8 +69,9 @@ class RunScheduler:
     """Scheduler of blocks of runs over the devices of one process.
 
     The runs of a block start together on one range of devices, and each frees its part when it ends. The next
-    block is the first waiting one that fits, as in the plan (launcher.placement.list_scheduling). A signal
-    handler may set `stop` at any time; this thread never blocks on it.
+    block is the first waiting one that fits, as in the plan (launcher.placement.list_scheduling). Without
+    `side_by_side` each run is placed by itself. A signal handler may set `stop` at any time; this thread
+    never blocks on it.
     """
 
     def __init__(
@@ -86,7 +87,8 @@ class RunScheduler:
         self._runs, self._train, self._options, self._stop = runs, train, options, stop
         self._devices, self._pool = devices, DevicePool(devices)
         self._states = dict.fromkeys(runs, State.pending)
-        self._waiting_blocks = [(*block,) for _, block in groupby(runs, key=lambda run: run.block)]
+        unit = (lambda run: run.block) if options.side_by_side else (lambda run: run.run)
+        self._waiting_blocks = [(*block,) for _, block in groupby(runs, key=unit)]
         self._allocations: dict[ScheduledRun, DeviceAllocation] = {}
         self._ended_runs: queue.SimpleQueue[ScheduledRun] = queue.SimpleQueue()
 

@@ -118,6 +118,7 @@ def test_the_pool_is_what_was_asked_for_or_holds_as_many_blocks_as_workers(tmp_p
     made = configs(tmp_path, scales=("xs", "s"), seeds=(0,), isolation="all")
     for each in made:
         each.mesh = MeshConfig(data=4 if each.scale.name == "s" else 1)
+        each.cluster.platform = "none"  # not simulated here
     settings, blocks = made[0].engine, blocks_of(made)
     (every,) = assign_runs(blocks, settings, 1)
     assert ([run.name for run in every.runs], every.devices) == (

@@ -115,6 +115,20 @@ def test_blocks_begin_in_the_order_of_the_plan(tmp_path, seed):
     assert stage.result == [State.finished] * len(turns)
 
 
+def test_runs_that_take_turns_start_one_by_one(tmp_path):
+    """In their order, each on the first devices that come free; a failure still ends its whole block."""
+    options = WorkerOptions(attempts=1, on_failure="stop_block", side_by_side=False)
+    a0, a1, a2, b0 = turns = turns_of(tmp_path, {"a": [1, 1, 1], "b": [1]})
+    with Stage(turns, 2, options, {a1: State.failed}) as stage:
+        stage.wait_for(a0, a1)
+        stage.gates[a0].set()
+        stage.wait_for(a0, a1, a2)
+        assert stage.allocations[a2].first_device == 0
+        stage.gates[a1].set()
+        stage.wait_for(a0, a1, a2, b0)
+    assert stage.result == [State.finished, State.failed, State.preempted, State.finished]
+
+
 def test_a_lane_restarts_in_place_until_it_gets_no_further(tmp_path):
     turns = turns_of(tmp_path, {"a": [1, 1]})
     bad, good = turns

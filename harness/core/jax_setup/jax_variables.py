@@ -21,8 +21,11 @@ _COMPILER = (
     "XLA_", "LIBTPU_", "TF_", "CUBLAS", "CUDNN_", "NCCL_", "NVIDIA_TF32", "DNNL_", "ONEDNN_", "PJRT_",
 )  # fmt: skip
 """Prefixes of variables that compilers and their libraries read."""
-_MEMORY_ONLY = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_")
-"""Prefixes that are recorded elsewhere, or only say how memory is allocated."""
+POOL_VARIABLE = "PJRT_NPROC"
+"""Variable with the number of threads on which XLA computes on CPU; one for each core if it is not set. A
+number does not depend on it."""
+_NO_NUMBERS = ("XLA_FLAGS", "XLA_PYTHON_CLIENT_", POOL_VARIABLE)
+"""Prefixes that are recorded elsewhere, or only say where memory and threads come from."""
 
 
 def drop_jax_options(environ: MutableMapping[str, str] = os.environ) -> list[str]:
@@ -36,5 +39,5 @@ def compiler_variables() -> dict[str, str]:
     return {
         name: value
         for name, value in sorted(os.environ.items())
-        if name.startswith(_COMPILER) and not name.startswith(_MEMORY_ONLY)
+        if name.startswith(_COMPILER) and not name.startswith(_NO_NUMBERS)
     }

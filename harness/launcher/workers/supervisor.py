@@ -3,6 +3,7 @@ supervisor restarts the runs of lost workers; a worker restarts its own, up to `
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +34,13 @@ class Assignment:
     name: str
     runs: list[Run]
     devices: int
-    """Number of devices of the whole block, so that a run restarted alone gets an equal process."""
+    """Number of devices of the whole worker, so that a run restarted alone gets an equal process."""
     not_before: float = 0.0
     """Earliest start, in seconds of the supervisor's clock."""
     failures: int = 0
     """Failures in a row, which count against the attempts of each of its runs."""
+    cores: int = 0
+    """Number of cores on which its simulated devices compute; 0: all of the machine."""
 
 
 @dataclass(eq=False)
@@ -139,7 +142,7 @@ class Supervisor:
         for run in runs:
             groups.setdefault(worker_of(run.dir), []).append(run)
         for writer, group in groups.items():
-            assignment = Assignment(origin.name, group, origin.devices)
+            assignment = dataclasses.replace(origin, runs=group, not_before=0.0, failures=0)
             if writer is None or not writer.pid:
                 self._requeue(assignment, 1.0)
             else:
@@ -293,7 +296,8 @@ class Supervisor:
         failures = max(counts[run.name] for run in runs)
         wait = worker_options(self.settings).backoff(failures) if failures else 0.0
         name = runs[0].name if at_the_end else origin.name
-        self._requeue(Assignment(name, runs, origin.devices, failures=failures), wait, at_the_end=at_the_end)
+        assignment = dataclasses.replace(origin, name=name, runs=runs, failures=failures)
+        self._requeue(assignment, wait, at_the_end=at_the_end)
 
     def _requeue(self, assignment: Assignment, wait: float, *, at_the_end: bool = False) -> None:
         """Put an assignment first in the queue, so that started runs are finished before new ones start."""

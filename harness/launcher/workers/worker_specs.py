@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +12,23 @@ from harness.config.worker_options import to_env
 from harness.core.errors import UserError
 from harness.core.host_memory import free_memory
 from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.jax_variables import POOL_VARIABLE
 from harness.launcher.cost.device_room import run_bytes
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.host_devices import VARIABLES, find_devices
+from harness.launcher.placement.core_shares import grouped_by_worker, share_cores, takes_turns
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.supervisor import Assignment, worker_options
 from harness.records.paths import SweepDir
 
 
 def assign_runs(blocks: Sequence[Block], settings: EngineConfig, workers: int) -> list[Assignment]:
-    """Group runs into workers as `engine.isolation` says."""
+    """Group runs into workers as `engine.isolation` says. `workers`: number of workers at a time."""
+    if blocks and takes_turns(blocks[0].runs[0].config):
+        groups = grouped_by_worker(blocks)
+        shares = zip(groups, share_cores(groups, workers), strict=True)
+        return [Assignment(g.name, [*g.runs], share.devices, cores=share.cores) for g, share in shares]
     if settings.isolation is Isolation.run or settings.processes > 1:
         return [Assignment(run.name, [run], run.devices) for block in blocks for run in block.runs]
     widths = [sum(run.devices for run in block.runs) for block in blocks]
@@ -38,7 +45,10 @@ def worker_spec(sweep: SweepDir, assignment: Assignment) -> WorkerSpec:
     config = assignment.runs[0].config
     devices = assignment.devices // config.engine.processes
     env = cpu_env(devices) if config.cluster.platform == "cpu" else {}
-    env |= to_env(worker_options(config.engine, assignment.failures, assignment.devices))
+    if assignment.cores:
+        env |= {POOL_VARIABLE: str(assignment.cores)}
+    options = worker_options(config.engine, assignment.failures, assignment.devices)
+    env |= to_env(dataclasses.replace(options, side_by_side=not takes_turns(config)))
     paths = tuple(run.dir.path for run in assignment.runs)
     log = sweep.worker_log(assignment.name.replace("/", "-"))
     return WorkerSpec(
@@ -86,9 +96,9 @@ def described_chips(config: Config) -> int:
 
 
 def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
-    """Return `engine.workers`, else one worker per core as far as memory allows, or as many as have room on
-    the accelerators. With `engine.devices` or a scheduler, those limit the workers, and each run may have its
-    own."""
+    """Return `engine.workers`, else as many as have a core for each device of their widest run, as far as
+    memory allows, or as many as have room on the accelerators. With `engine.devices` or a scheduler, those
+    limit the workers, and each run may have its own."""
     devices = shared_devices(settings, blocks)
     if settings.workers:
         return settings.workers
@@ -99,6 +109,8 @@ def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
         if settings.isolation is Isolation.run:
             widths = [run.devices for block in blocks for run in block.runs]
         return max(1, devices // max(widths))
-    need = [sum(run_bytes(run) * run.devices for run in block.runs) for block in blocks]
-    fit = int(free_memory() * 0.8 // (6e8 + max(need)))  # an interpreter with its libraries takes 600 MB
-    return max(1, min(cpu_cores(), fit))
+    runs = [run for block in blocks for run in block.runs]
+    need = max(run_bytes(run) * run.devices for run in runs)
+    fit = int(free_memory() * 0.8 // (6e8 + need))  # an interpreter with its libraries takes 600 MB
+    lanes = cpu_cores() // max(run.devices for run in runs)
+    return max(1, min(lanes, fit, len(grouped_by_worker(blocks))))
