@@ -1,7 +1,7 @@
-"""Worker process: trains the runs it is given, side by side (`python -m harness.worker RUN_DIR...`).
+"""Worker process: trains the runs it is given (`python -m harness.worker RUN_DIR...`).
 
 It is the entry point of every engine. Each run gets a lane (a sub-mesh of this process's devices) and a
-thread, and runs never wait for each other. If the devices cannot hold all runs, blocks of runs are queued.
+thread, and lanes never wait for each other. If the devices cannot hold all runs, the rest is queued.
 The run directories hold everything (config.yaml, run.json), so nothing is pickled, and any machine that
 sees them can do the work.
 """
@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from harness.config.process_group import GROUP_VARIABLE, INDEX_VARIABLE, ProcessGroup
 from harness.config.process_group import from_env as processes_from_env
@@ -169,6 +170,10 @@ def _train_runs(
     return RunScheduler(runs, len(devices), trainer.train, options, stop, write).run_all(tasks[0].started_at)
 
 
+def _no_batch(step: int) -> NoReturn:
+    raise RuntimeError(f"the batch of step {step} is asked for before the data are open")
+
+
 @dataclass(frozen=True)
 class _RunTrainer:
     """Resources shared by all attempts of this worker; nothing here is specific to one run."""
@@ -190,6 +195,7 @@ class _RunTrainer:
             return self._train(run, allocation)
 
     def _train(self, run: ScheduledRun, allocation: DeviceAllocation) -> State:
+        from harness.core.progress.waiting import spare_work
         from harness.data.open_data import check_same_content
         from harness.parallel.processes.agreement import is_primary
         from harness.training.parent_checkpoint import rebuild_model
@@ -201,8 +207,12 @@ class _RunTrainer:
         devices = self.devices[allocation.first_device : allocation.first_device + run.num_devices]
         try:
             check_same_content(task.config, facts.data_fingerprint, facts.eval_fingerprint)
-            with self.readers.open(task.config, local_rows(task.config, devices)) as data:
-                model = rebuild_model(task.config, facts)
+            model = rebuild_model(task.config, facts)
+            without_data = make_run_programs(task.config, model, devices, _no_batch, {})
+            with ExitStack() as stack:
+                with spare_work(without_data.prepare):  # another process may tokenise what this one waits for
+                    rows = local_rows(task.config, devices)
+                    data = stack.enter_context(self.readers.open(task.config, rows))
                 get_batch, heldout = data.reader.get, data.heldout
                 programs = make_run_programs(task.config, model, devices, get_batch, heldout, data.features)
                 return train_run(task, programs, allocation.stop, self.memory_budget)

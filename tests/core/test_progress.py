@@ -9,7 +9,7 @@ import time
 
 from harness.core.progress import report as reporting
 from harness.core.progress.report import opaque, report, reports_to
-from harness.core.progress.waiting import hold_lock, hold_thread_lock
+from harness.core.progress.waiting import hold_lock, hold_one_of, hold_thread_lock, spare_work
 
 
 def test_reports_reach_the_receiver_of_their_thread_alone():
@@ -96,3 +96,61 @@ def test_whoever_waits_for_a_thread_says_so(monkeypatch):
         assert beats == ["waits for data"] * 3
         assert lock.locked()
     assert not lock.locked()
+
+
+def test_as_many_hold_a_lock_at_once_as_there_are_files(tmp_path):
+    slots, at_work, peak, guard = [tmp_path / f"{i}.lock" for i in range(3)], 0, 0, threading.Lock()
+    full = threading.Barrier(3)
+
+    def work() -> None:
+        nonlocal at_work, peak
+        with hold_one_of(slots, "compiles", ""):
+            with guard:
+                at_work += 1
+                peak = max(peak, at_work)
+            full.wait(60)  # three and no fewer pass
+            time.sleep(0.02)
+            with guard:
+                at_work -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert peak == 3
+
+
+def test_what_is_left_to_do_is_done_once_instead_of_waiting(tmp_path):
+    path, done, leave = tmp_path / "some.lock", [], threading.Event()
+    entered = threading.Event()
+
+    def other() -> None:
+        with hold_lock(path, "tokenises prose", ""):
+            entered.set()
+            leave.wait(60)
+
+    def compile_programs() -> None:
+        with hold_lock(tmp_path / "compile.lock", "compiles step", ""):
+            done.append("compiled")
+        leave.set()
+
+    with spare_work(compile_programs), hold_lock(path, "reads prose", ""):
+        assert not done, "nobody holds the lock"
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    with spare_work(compile_programs):
+        for _ in range(2):
+            with hold_lock(path, "reads prose", ""):
+                assert done == ["compiled"]
+    thread.join()
+    leave.clear()
+    thread = threading.Thread(target=other)
+    entered.clear()
+    thread.start()
+    entered.wait()
+    threading.Timer(0.1, leave.set).start()
+    with hold_lock(path, "reads prose", ""):
+        assert done == ["compiled"], "it was left for another wait"
+    thread.join()

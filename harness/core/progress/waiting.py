@@ -7,8 +7,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from harness.core.file_locks import lock_file
@@ -16,7 +17,8 @@ from harness.core.progress.report import report
 
 POLL_SECONDS = 0.05
 """Seconds between two attempts at first; each is twice as long as the one before, up to the maximum."""
-MAX_POLL_SECONDS = 1.0
+MAX_POLL_SECONDS = 0.25
+_spare_work: ContextVar[Callable[[], object] | None] = ContextVar("work for a wait", default=None)
 
 
 @contextmanager
@@ -24,10 +26,21 @@ def hold_lock(path: Path, purpose: str, way_out: str) -> Iterator[None]:
     """Hold the lock of a file. While another process or thread has it, report that this one waits, and for
     whom: the kernel frees the lock of a process that ends, so the holder lives. `purpose`: what is done under
     the lock. Raises LockingUnsupported, with `way_out`."""
-    with path.open("a+") as file:
-        descriptor, wait = file.fileno(), POLL_SECONDS
-        while not _try(descriptor, path.parent, way_out):
-            report(f"waits for {_holder(descriptor)} ({path.name})")
+    with hold_one_of([path], purpose, way_out):
+        yield
+
+
+@contextmanager
+def hold_one_of(paths: Sequence[Path], purpose: str, way_out: str) -> Iterator[None]:
+    """Hold the first free lock of files in one folder, as `hold_lock` holds one: as many processes and
+    threads as there are files do their work at a time."""
+    with ExitStack() as files:
+        descriptors = [files.enter_context(path.open("a+")).fileno() for path in paths]
+        wait = POLL_SECONDS
+        while (descriptor := _first_free(descriptors, paths[0].parent, way_out)) is None:
+            if _do_spare_work():
+                continue
+            report(f"waits for {_holder(descriptors[0])} ({paths[0].name})")
             time.sleep(wait)
             wait = min(2 * wait, MAX_POLL_SECONDS)
         os.ftruncate(descriptor, 0)
@@ -36,6 +49,30 @@ def hold_lock(path: Path, purpose: str, way_out: str) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile holds the file open
+
+
+@contextmanager
+def spare_work(work: Callable[[], object]) -> Iterator[None]:
+    """Do `work`, once, if this thread has to wait for a lock within the block."""
+    token = _spare_work.set(work)
+    try:
+        yield
+    finally:
+        _spare_work.reset(token)
+
+
+def _do_spare_work() -> bool:
+    """Do the work that this thread has left for a wait. Return whether there was any."""
+    work = _spare_work.get()
+    if work is None:
+        return False
+    _spare_work.set(None)  # it may wait for locks too
+    work()
+    return True
+
+
+def _first_free(descriptors: Sequence[int], folder: Path, way_out: str) -> int | None:
+    return next((descriptor for descriptor in descriptors if _try(descriptor, folder, way_out)), None)
 
 
 def _try(descriptor: int, folder: Path, way_out: str) -> bool:
