@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from harness.config.schema.engine import EngineConfig
 from harness.core.errors import UserError
+from harness.core.host.host_load import OtherLoad
 from harness.launcher import run_directories
+from harness.launcher.cost.launch_conditions import launch_conditions, seconds_besides_runs
 from harness.launcher.cost.measurements import load_corrections, load_observations
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
@@ -78,9 +80,10 @@ class LaunchPlan:
         return _plan(self.sweep, blocks, self.estimator, fixed=meshes)
 
 
-def forecast_runs(sweep_runs: SweepRuns) -> LaunchPlan:
-    """Return the plan of a sweep on this machine. Writes nothing. Raises UserError if a directory holds
-    another run, the data have changed since, or the runs do not fit on the machine."""
+def forecast_runs(sweep_runs: SweepRuns, load: OtherLoad | None = None) -> LaunchPlan:
+    """Return the plan of a sweep on this machine. Writes nothing but caches. Raises UserError if a directory
+    holds another run, the data have changed since, or the runs do not fit on the machine. `load`: load of
+    other processes since the command began."""
     run_directories.check_identities(sweep_runs.runs)
     check_same_data(sweep_runs.sweep, sweep_runs.runs)
     config, blocks = sweep_runs.runs[0].config, sweep_runs.blocks
@@ -88,7 +91,11 @@ def forecast_runs(sweep_runs: SweepRuns) -> LaunchPlan:
     places = {name: p for name, p in frozen.read_places(sweep_runs.sweep).items() if name not in replan}
     blocks = [Block(b.name, tuple(frozen.on_frozen_mesh(run, places) for run in b.runs)) for b in blocks]
     platform = config.cluster.platform
-    estimator = RunEstimator(load_observations(platform), load_corrections(platform))
+    observations = load_observations(platform)
+    todo = [run for run in sweep_runs.runs if not run.ended]
+    conditions = launch_conditions(todo or sweep_runs.runs, observations, load)
+    besides = seconds_besides_runs(todo, observations, conditions)
+    estimator = RunEstimator(observations, load_corrections(platform), conditions, besides)
     return _plan(sweep_runs.sweep, blocks, estimator, fixed=places)
 
 
@@ -136,6 +143,7 @@ def _plan(
     settings = blocks[0].runs[0].config.engine
     workers = max_workers(settings, blocks)
     sweep_forecast = forecast(blocks, settings, workers, estimator, fixed)
+    sweep_forecast = dataclasses.replace(sweep_forecast, besides=estimator.besides, demand=estimator.demand)
     blocks = with_meshes(blocks, sweep_forecast)
     check_processes(blocks)
     return LaunchPlan(sweep, blocks, sweep_forecast, workers, estimator)

@@ -26,6 +26,7 @@ from harness.launcher.cost.prediction_log import (
 )
 from harness.launcher.cost.step_cost import (
     ASSUMED,
+    CALIBRATED,
     MEASURED,
     RunEstimate,
     estimate_run,
@@ -272,7 +273,7 @@ def test_a_sweep_uses_what_is_known_and_leaves_one_record_a_run_however_often_it
 ):
     monkeypatch.setattr(measurements, "run_timing", lambda run: RunTiming(0.02, {"train": 1.0}))
     prediction_log.append_predictions(
-        seen([1.5] * MIN_LAUNCHES, machine=machine_kind("cpu"), evidence=ASSUMED)
+        seen([1.5] * MIN_LAUNCHES, machine=machine_kind("cpu"), evidence=CALIBRATED)
     )
     made = configs(tmp_path, seeds=(0,))
     for _ in range(2):

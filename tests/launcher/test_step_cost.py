@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run_schedule import EvaluationSetConfig
-from harness.launcher.cost import measurements, step_cost
+from harness.launcher.cost import machine_speed, measurements, step_cost
+from harness.launcher.cost import reference_machine as reference
+from harness.launcher.cost.launch_conditions import launch_conditions, seconds_besides_runs
+from harness.launcher.cost.machine_speed import MachineSpeed
 from harness.launcher.cost.step_cost import (
+    LaunchConditions,
     Observation,
     disk_bytes,
     estimate_run,
@@ -22,6 +30,7 @@ from harness.launcher.placement.frozen import freeze_places
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
 from harness.records.paths import SweepDir
 from harness.records.run import metrics
+from harness.records.run.provenance import SourceFacts
 from harness.records.run.status import State, Status, write_status
 from harness.records.run.timeline import TRAIN, phase_spans, read_timeline
 from harness.records.sweep import ledger
@@ -113,8 +122,21 @@ class TestEstimate:
     def test_nothing_measured_is_a_stated_default_and_a_wide_interval(self, tmp_path):
         run = run_of(tmp_path)
         found = estimate_run(run, 1, 1.0, [])
-        assert found.train == pytest.approx(200 * 6600 * 1280 / step_cost.DEFAULT_RATES["cpu"])
+        assert found.train == pytest.approx(
+            200 * (reference.STEP_SECONDS + 6600 * 1280 / reference.STEP_RATE)
+        )
         assert (found.runs, found.low, found.high) == (0, found.seconds / 4, found.seconds * 4)
+
+    def test_a_calibration_scales_steps_and_starts_and_halves_the_doubt(self, tmp_path):
+        run = run_of(tmp_path)
+        default = estimate_run(run, 1, 1.0, [])
+        twice = LaunchConditions(MachineSpeed(2.0, 4.0))
+        calibrated = estimate_run(run, 1, 1.0, [], twice)
+        assert calibrated.train == pytest.approx(default.train / 2)
+        assert calibrated.startup == pytest.approx(default.startup / 4)
+        assert calibrated.high / calibrated.seconds == pytest.approx(step_cost.CALIBRATED_UNCERTAINTY)
+        assert (default.evidence, calibrated.evidence) == (step_cost.ASSUMED, step_cost.CALIBRATED)
+        assert estimate_run(run, 1, 1.0, [observed()], twice).train == pytest.approx(200 * 6600 * 1280 / 1e9)
 
     def test_twice_the_tokens_take_twice_as_long(self, tmp_path):
         one, two = (estimate_run(run_of(tmp_path, steps), 1, 1.0, [observed()]).train for steps in (200, 400))
@@ -147,12 +169,107 @@ class TestEstimate:
 
     def test_what_was_compiled_before_starts_soon(self, tmp_path):
         run = run_of(tmp_path)
-        cold = observed(startup=20.0, program="another")
+        layers, load = 2, reference.startup_seconds(2, compiles=False)
+        cold = observed(startup=20.0, program="another", layers=layers)
         assert estimate_run(run, 1, 1.0, [cold]).startup == 20.0
-        same = observed(startup=20.0, program=step_cost.program_hash(run.config))
-        assert estimate_run(run, 1, 1.0, [same]).startup == step_cost.DEFAULT_STARTUP_SECONDS[True]
-        warm = observed(startup=1.25, program="another", warm=True)
+        same = observed(startup=20.0, program=step_cost.program_hash(run.config), layers=layers)
+        assert estimate_run(run, 1, 1.0, [same]).startup == load
+        warm = observed(startup=1.25, program="another", warm=True, layers=layers)
         assert estimate_run(run, 1, 1.0, [same, warm]).startup == 1.25
+
+    def test_a_program_of_more_layers_takes_longer_to_compile(self, tmp_path):
+        run = run_of(tmp_path)
+        deep = dataclasses.replace(run, facts=dataclasses.replace(run.facts, shape={"layers": 8}))
+        scanned = dataclasses.replace(deep, facts=dataclasses.replace(deep.facts, scanned=True))
+        starts = [estimate_run(each, 1, 1.0, []).startup for each in (scanned, run, deep)]
+        assert starts == sorted(starts)
+        assert starts[2] - starts[0] == pytest.approx(7 * reference.LAYER_SECONDS)
+        measured = observed(startup=2 * starts[1], program="another", layers=2)
+        assert estimate_run(deep, 1, 1.0, [measured]).startup == pytest.approx(2 * starts[2])
+
+    def test_only_the_first_run_of_a_program_compiles_it(self, tmp_path):
+        runs = [run_of(tmp_path, seed=seed) for seed in (0, 1)]
+        first = LaunchConditions(compiling=frozenset([runs[0].name]))
+        one, two = (estimate_run(run, 1, 1.0, [], first).startup for run in runs)
+        assert two == reference.PROCESS_SECONDS < one
+
+
+class TestLoad:
+    def test_what_neighbours_took_is_left_out(self, tmp_path):
+        alone = estimate_run(run_of(tmp_path), 1, 1.0, [observed(1e9)])
+        beside = estimate_run(run_of(tmp_path), 1, 1.0, [observed(0.6e9, busy=0.4)])
+        assert beside.train == pytest.approx(alone.train)
+        assert observed(1e9, busy=0.4, crowd=0.5).idle_rate == 1e9, "enough cores were left for its lanes"
+
+    def test_neighbours_that_are_here_now_slow_every_part_down(self, tmp_path):
+        alone, beside = (
+            estimate_run(run_of(tmp_path), 1, 1.0, [observed(1e9)], LaunchConditions(demand=demand))
+            for demand in (0.0, 0.5)
+        )
+        assert beside.seconds == pytest.approx(1.5 * alone.seconds)
+        assert beside.low == pytest.approx(alone.low), "they may leave at once"
+        assert beside.high > 1.5 * alone.high
+
+    def test_free_cores_are_enough(self, tmp_path):
+        lanes = [observed(1e9, crowd=0.5)]
+        alone, beside = (
+            estimate_run(run_of(tmp_path), 1, 0.5, lanes, LaunchConditions(demand=demand)).seconds
+            for demand in (0.0, 0.5)
+        )
+        assert beside == alone
+
+    def test_the_load_while_a_run_trained_is_stored_with_its_rate(self, tmp_path):
+        run = run_of(tmp_path)
+        finish(run, compile=4.0)
+        history = SimpleNamespace(share=lambda start, end: 0.25 if start == 1e9 + 4.0 else None)
+        measurements.record_timings(sweep_dir([run.config]), [run], 1.0, cast(Any, history))
+        assert [each.busy for each in measurements.load_observations("cpu")] == [0.25]
+
+
+class TestConditions:
+    def test_the_machine_is_calibrated_once_and_only_without_earlier_runs(self, tmp_path, monkeypatch):
+        speeds = iter([MachineSpeed(2 * reference.SPEED.arithmetic, 3 * reference.SPEED.compiling)])
+        monkeypatch.setattr(machine_speed, "measure_machine", lambda: next(speeds))
+        runs = [run_of(tmp_path)]
+        assert launch_conditions(runs, [observed()], None).speed is None
+        for _ in range(2):
+            speed = launch_conditions(runs, [], None).speed
+            assert speed is not None
+            assert (speed.arithmetic, speed.compiling) == pytest.approx((2, 3))
+        slurm = run_of(tmp_path)
+        slurm.config.engine.name = "slurm"
+        assert launch_conditions([slurm], [], None).speed is None, "its machines are others"
+
+    def test_seeds_share_a_program_and_an_earlier_sweep_has_compiled_it(self, tmp_path):
+        runs = [run_of(tmp_path, variant=variant, seed=seed) for seed in (0, 1) for variant in "ab"]
+        known = observed(program=step_cost.program_hash(runs[0].config))
+        assert launch_conditions(runs, [observed()], None).compiling == {runs[0].name, runs[1].name}
+        assert launch_conditions(runs, [known], None).compiling == {runs[1].name}
+
+    def test_a_full_machine_is_judged_by_its_queue(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "getloadavg", lambda: (1 + 3 * (os.cpu_count() or 1), 0.0, 0.0))
+        for share, demand in ((None, 0.0), (0.3, 0.3), (0.95, 3.0)):
+            load: Any = SimpleNamespace(share=lambda share=share: share)
+            assert launch_conditions([run_of(tmp_path)], [observed()], load).demand == pytest.approx(demand)
+
+    def test_tokens_are_made_once(self, tmp_path):
+        def described(run: Run) -> Run:
+            source = SourceFacts("c", 1, 1, 6_000_000, False, 0.0, "documents", [], {})
+            return dataclasses.replace(run, facts=dataclasses.replace(run.facts, sources={"x": source}))
+
+        runs = [described(run_of(tmp_path, seed=seed)) for seed in (0, 1)]
+        known = [observed(data=step_cost.data_hash(runs[0].config, runs[0].facts))]
+        fresh, later = (seconds_besides_runs(runs, seen, LaunchConditions()) for seen in ([], known))
+        assert later == reference.DRIVER_SECONDS
+        assert fresh - later == pytest.approx(6_000_000 / reference.TOKENIZE_RATE)
+
+
+def test_the_calibration_is_steady_and_brief():
+    start = time.perf_counter()
+    speeds = [machine_speed.measure_machine(0.05) for _ in range(2)]
+    assert time.perf_counter() - start < 2.0
+    assert speeds[0].arithmetic > 1e8
+    assert speeds[0].over(speeds[1]).compiling == pytest.approx(1, rel=0.5)
 
 
 class TestLearning:

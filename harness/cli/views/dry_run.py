@@ -9,7 +9,7 @@ from rich.console import Console
 from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.core.number_format import format_clock, format_si
 from harness.launcher.cost.device_room import run_bytes
-from harness.launcher.cost.step_cost import COMPUTED, disk_bytes
+from harness.launcher.cost.step_cost import CALIBRATED, COMPUTED, disk_bytes
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.runs import Block, Run
 from harness.report.tables.terminal import print_table
@@ -59,10 +59,10 @@ def _lane_name(first: int, width: int, unit: str) -> str:
 
 def _summary(runs: Sequence[Run], forecast: Forecast) -> list[str]:
     schedule = forecast.schedule
-    times = schedule.makespan, forecast.low, forecast.high, schedule.ideal_makespan
+    times = forecast.seconds, forecast.low, forecast.high, schedule.ideal_makespan
     total, low, high, bound = map(format_clock, times)
     basis = min(forecast.estimates.values(), key=lambda estimate: estimate.runs)
-    default_speed = basis.evidence if basis.evidence == COMPUTED else "partly a default"
+    default_speed = basis.evidence if basis.evidence in (COMPUTED, CALIBRATED) else "partly a default"
     speed = "measured" if basis.runs else default_speed
     speed += f", and steps times {basis.factor:.3g} from earlier predictions" if basis.factor != 1 else ""
     return [

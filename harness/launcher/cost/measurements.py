@@ -12,13 +12,22 @@ import numpy as np
 
 from harness.core.cache.cache_entries import CacheEntry
 from harness.core.errors import UserError
+from harness.core.host.host_load import LoadHistory
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.step_cost import Observation, machine_kind, program_hash, workload_of
+from harness.launcher.cost.reference_machine import PROCESS_SECONDS
+from harness.launcher.cost.step_cost import (
+    Observation,
+    data_hash,
+    machine_kind,
+    program_hash,
+    program_layers,
+    workload_of,
+)
 from harness.launcher.runs import Run
 from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.records.run.status import State, read_status
-from harness.records.run.timeline import TRAIN, phase_spans, read_timeline, unreadable_lines
+from harness.records.run.timeline import BEGIN, TRAIN, phase_spans, read_timeline, unreadable_lines
 from harness.records.run.utilisation import describe_utilisation, machine_cores, utilisation
 from harness.records.sweep import ledger
 
@@ -41,6 +50,10 @@ class RunTiming:
     step_seconds: float
     phase_seconds: Mapping[str, float]
     """Seconds by phase of its timeline."""
+    begin: float = 0.0
+    """UTC seconds of its start, as of the next two."""
+    first_step: float = 0.0
+    end: float = 0.0
 
 
 def load_observations(platform: str) -> list[Observation]:
@@ -59,17 +72,19 @@ def load_corrections(platform: str) -> dict[str, prediction_log.Correction]:
     return prediction_log.fit_corrections(records, machine_kind(platform))
 
 
-def record_timings(sweep: SweepDir, runs: Sequence[Run], oversubscription: float) -> list[str]:
+def record_timings(
+    sweep: SweepDir, runs: Sequence[Run], oversubscription: float, load: LoadHistory | None = None
+) -> list[str]:
     """Store the times of these runs, and the errors of what the ledger predicted for them. Returns lines
     about these errors; none if no run was trained from its start to its end. A cache that cannot be written
-    is one more line."""
+    is one more line. `load`: load of other processes while they trained."""
     timings = {run.name: timing for run in runs if (timing := run_timing(run)) is not None}
     finished = [run for run in runs if run.name in timings]
     if not finished:
         return []
     lines = _record_errors(sweep, {name: sum(t.phase_seconds.values()) for name, t in timings.items()})
     try:
-        _save_observations(finished, timings, oversubscription)
+        _save_observations(finished, timings, oversubscription, load)
         prediction_log.append_predictions(_to_predictions(sweep, finished, timings))
     except (OSError, UserError) as error:
         reason = (
@@ -85,17 +100,22 @@ def run_timing(run: Run) -> RunTiming | None:
     if status.state is not State.finished or status.attempt != 1:
         return None
     seconds = np.diff(read_curve(run.dir, "steps")["device_seconds"].to_numpy())[WARMUP_STEPS:] / run.devices
-    phases: dict[str, float] = {}
-    for span in phase_spans(read_timeline(run.dir)):
+    spans, phases = phase_spans(read_timeline(run.dir)), dict[str, float]()
+    for span in spans:
         phases[span.phase] = phases.get(span.phase, 0.0) + span.seconds
     if len(seconds) < CHUNK_STEPS or seconds.sum() <= 0 or not phases:
         return None
     chunks = np.array_split(seconds, len(seconds) // CHUNK_STEPS)
-    return RunTiming(float(np.median([chunk.mean() for chunk in chunks])), phases)
+    first_step = next((span.start for span in spans if span.phase == TRAIN), spans[-1].end)
+    step_seconds = float(np.median([chunk.mean() for chunk in chunks]))
+    return RunTiming(step_seconds, phases, spans[0].start, first_step, spans[-1].end)
 
 
-def to_observation(run: Run, timing: RunTiming, oversubscription: float, warm: bool) -> Observation:
-    """Return the rates of a finished run. `warm`: its program had been compiled before."""
+def to_observation(
+    run: Run, timing: RunTiming, oversubscription: float, warm: bool, busy: float = 0.0
+) -> Observation:
+    """Return the rates of a finished run. `warm`: its program had been compiled before. `busy`: share of all
+    cores that others kept busy meanwhile."""
     workload, phases = workload_of(run.config, run.facts), timing.phase_seconds
     rate = workload.step_flops / timing.step_seconds
     return Observation(
@@ -108,21 +128,34 @@ def to_observation(run: Run, timing: RunTiming, oversubscription: float, warm: b
         startup=sum(seconds for phase, seconds in phases.items() if phase not in STEADY_PHASES),
         program=program_hash(run.config),
         warm=warm,
+        layers=program_layers(run.facts),
+        data=data_hash(run.config, run.facts),
+        busy=busy,
     )
 
 
 def _save_observations(
-    runs: Sequence[Run], timings: Mapping[str, RunTiming], oversubscription: float
+    runs: Sequence[Run], timings: Mapping[str, RunTiming], oversubscription: float, load: LoadHistory | None
 ) -> None:
     """Add the observations of these runs to the cache. If two sweeps end at the same moment, those of one may
     be lost, which costs later predictions little."""
     platform = runs[0].config.cluster.platform
-    before = load_observations(platform)
-    compiled = {observation.program for observation in before}
-    observations = [*before]
-    for run in runs:
-        warm = program_hash(run.config) in compiled
-        observations.append(to_observation(run, timings[run.name], oversubscription, warm))
+    observations = load_observations(platform)
+    compiled = {observation.program for observation in observations}
+    tokenized = {observation.data for observation in observations}
+    first_steps: dict[str, float] = {}
+    for run in sorted(runs, key=lambda run: timings[run.name].begin):
+        timing, program = timings[run.name], program_hash(run.config)
+        first_step = first_steps.setdefault(program, timing.first_step)
+        busy = load.share(timing.first_step, timing.end) if load else None
+        warm = program in compiled or timing.begin >= first_step
+        observation = to_observation(run, timing, oversubscription, warm, busy or 0.0)
+        if first_step < timing.first_step and not warm:  # it waited for the programs of another
+            observation = dataclasses.replace(observation, startup=None)
+        elif observation.data not in tokenized and observation.startup is not None:  # and for tokens
+            waited = max(0.0, timing.phase_seconds.get(BEGIN, 0.0) - PROCESS_SECONDS)
+            observation = dataclasses.replace(observation, startup=observation.startup - waited)
+        observations.append(observation)
     content = _OBSERVATIONS.read_json()
     entries = [dataclasses.asdict(observation) for observation in observations[-MAX_OBSERVATIONS:]]
     content = (content if isinstance(content, dict) else {}) | {machine_kind(platform): entries}

@@ -1,7 +1,8 @@
-"""Predicted time of a run in its lane: its FLOPs over a rate that was measured on this kind of machine.
+"""Predicted time of a run in its lane: that of a reference machine, times a factor for this kind of machine.
 
-The rate is the median of similar earlier runs (launcher.cost.measurements stores them): similar FLOPs a
-step, lane width and oversubscription. Without any measurement a stated default is used.
+The factor is the median of similar earlier runs here (launcher.cost.measurements stores them): similar FLOPs
+a step, lane width and oversubscription. Without any, it comes from a calibration of the machine. Time that
+neighbours take is left out of what earlier runs tell, and added for those that are there now.
 """
 
 from __future__ import annotations
@@ -23,26 +24,29 @@ from harness.estimate.calibration import estimate_step
 from harness.estimate.clusters import sole_partition
 from harness.estimate.layouts import config_layout
 from harness.estimate.model_size import shape_from_facts
+from harness.launcher.cost.machine_speed import MachineSpeed
+from harness.launcher.cost.reference_machine import startup_seconds, step_rate
 from harness.launcher.runs import Run
 from harness.records.run.provenance import Facts, code_hash_of
 
 MEASURED, COMPUTED, ASSUMED = "earlier runs on this machine", "computed for its chips", "assumed"
+CALIBRATED = "known from a calibration"
 """Labels of the evidence that a prediction for this machine rests on."""
-DEFAULT_RATES = {"cpu": 2e10}
-"""FLOP/s of one device without a measurement: a small float32 model on one core."""
 ACCELERATOR_RATE = 1e14
 """FLOP/s of a device that nobody measured and no cluster describes: a third of the bfloat16 peak of a 2023
 accelerator."""
-DEFAULT_STARTUP_SECONDS = {False: 10.0, True: 1.5}
-"""Seconds until the first step without a measurement, by whether the program was compiled before."""
+ACCELERATOR_STARTUP_SECONDS = {False: 10.0, True: 1.5}
+"""Seconds until the first step on such a device, by whether the program was compiled before."""
 DEFAULT_SAVE_SECONDS = 0.1
 """Seconds of a checkpoint without a measurement."""
 TRAIN_PER_FORWARD = 3.0
 """FLOPs of a training step over those of a forward pass; an evaluation is a forward pass."""
 RATE_PER_DOUBLING = 0.97
 """Share of a device's rate that remains when the lane is twice as wide as the measured one."""
-DEFAULT_UNCERTAINTY = 4.0
-"""Factor by which a default may be wrong either way."""
+DEFAULT_UNCERTAINTY, CALIBRATED_UNCERTAINTY = 4.0, 1.7
+"""Factors by which a default may be wrong either way, and one that is scaled by a calibration."""
+LOAD_UNCERTAINTY = 0.5
+"""Power of the factor by which neighbours slow a run down, by which it may be slower still: more may come."""
 UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 """Factors by which a measured rate may be wrong, besides its scatter: always, and for each factor e between
 the run and the nearest measurement."""
@@ -50,6 +54,8 @@ NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
 """Runs that count: no more than this distance (in ln) beyond the nearest one, and the newest of these."""
 SHARED_STATE_PARAMETERS, HOST_DEVICES = 50_000_000, 8
 """Parameters from which on the devices of a host share the state of a run, and the devices of a host."""
+LEAST_SHARE = 0.1
+"""Share of the cores that a run is taken to have had at least, however busy others kept them."""
 ROW_BYTES = 64
 """Bytes of one step in a metrics file."""
 
@@ -74,7 +80,7 @@ class Observation:
     crowd: float
     """Devices in use for each core of the host (simulated ones share them); 1 for real devices."""
     rate: float
-    """FLOP/s of one device that has a core to itself, or is real."""
+    """FLOP/s of one device that shares its core with no other device of the sweep, or is real."""
     evaluation: float | None = None
     """Evaluation rate over training rate."""
     save: float | None = None
@@ -85,6 +91,39 @@ class Observation:
     """Hash of the compiled program (`program_hash`)."""
     warm: bool = False
     """True if the program had been compiled before."""
+    layers: int = 0
+    """Layers that the program spells out; 0 if an earlier version wrote the observation."""
+    data: str = ""
+    """Hash of the tokens that the run read (`data_hash`)."""
+    busy: float = 0.0
+    """Share of all cores that other processes kept busy while it trained."""
+
+    @property
+    def slowdown(self) -> float:
+        """Factor by which other processes slowed the run down: what they left of the cores that it needs."""
+        return max(1.0, min(1.0, self.crowd) / max(LEAST_SHARE, 1 - self.busy))
+
+    @property
+    def idle_rate(self) -> float:
+        """`rate`, had there been no other processes."""
+        return self.rate * self.slowdown
+
+
+@dataclass(frozen=True)
+class LaunchConditions:
+    """Conditions of a launch that its predictions take into account besides earlier runs."""
+
+    speed: MachineSpeed | None = None
+    """Speed of this machine over that of the reference; None for devices that are real, or elsewhere."""
+    demand: float = 0.0
+    """Cores that other processes ask for now, over all cores."""
+    compiling: frozenset[str] | None = None
+    """Names of the runs that are the first with their programs, which others load; None: any may be."""
+
+    def slowdown(self, oversubscription: float) -> float:
+        """Return the factor by which other processes slow a sweep down: where they and its lanes ask for more
+        cores than there are, each gets its part."""
+        return max(1.0, min(1.0, oversubscription) + self.demand)
 
 
 @dataclass(frozen=True)
@@ -113,7 +152,7 @@ class RunEstimate:
 
     @property
     def evidence(self) -> str:
-        """Label of the evidence: MEASURED, COMPUTED or ASSUMED."""
+        """Label of the evidence: MEASURED, COMPUTED, CALIBRATED or ASSUMED."""
         return MEASURED if self.runs else self.basis
 
 
@@ -133,12 +172,18 @@ def workload_of(config: Config, facts: Facts) -> Workload:
 
 
 def estimate_run(
-    run: Run, width: int, oversubscription: float, observations: Sequence[Observation]
+    run: Run,
+    width: int,
+    oversubscription: float,
+    observations: Sequence[Observation],
+    conditions: LaunchConditions | None = None,
 ) -> RunEstimate:
     """Predict the time of a run on `width` devices of a machine with `oversubscription` devices a core: from
-    earlier runs here, else as a plan does from the chips that the cluster describes, else from a default."""
-    workload = workload_of(run.config, run.facts)
+    earlier runs here, else as a plan does from the chips that the cluster describes, else from the speed of
+    this machine, else from a default."""
+    workload, conditions = workload_of(run.config, run.facts), conditions or LaunchConditions()
     near, distance = _nearest(workload, width, oversubscription, observations)
+    slowdown = conditions.slowdown(oversubscription) if run.config.cluster.platform == "cpu" else 1.0
     described = None if near or not run.facts.is_known else sole_partition(run.config.cluster)
     if described:
         model = shape_from_facts(run.config, run.facts, run.name)
@@ -146,20 +191,38 @@ def estimate_run(
         rate = workload.step_flops / step.value
         low, high = step.value / step.low, step.high / step.value
     else:
-        default = DEFAULT_RATES.get(run.config.cluster.platform, ACCELERATOR_RATE)
-        measured_rates = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
-        rates = np.array(measured_rates or [default])
-        rate = float(np.median(rates)) * width / max(1.0, oversubscription)
-        low, high = _uncertainty(rates, distance)
+        rates = _device_rates(run, workload, width, near, conditions)
+        rate = float(np.median(rates)) * width / max(1.0, oversubscription) / slowdown
+        low, high = _uncertainty(rates, distance, calibrated=conditions.speed is not None)
     parts = {
         "train": workload.step_flops * workload.steps / rate,
         "evaluation": workload.evaluation_flops / (rate * _median([o.evaluation for o in near], 1.0)),
-        "save": workload.saves * _median([o.save for o in near], DEFAULT_SAVE_SECONDS),
-        "startup": _startup_seconds(program_hash(run.config), near, observations),
+        "save": workload.saves * _median([o.save for o in near], DEFAULT_SAVE_SECONDS) * slowdown,
+        "startup": _startup_seconds(run, near, observations, conditions) * slowdown,
     }
-    total, basis = sum(parts.values()), COMPUTED if described else ASSUMED
-    bounds = {"low": total / low, "high": total * high}
+    total, basis = sum(parts.values()), COMPUTED if described else _default_basis(conditions)
+    bounds = {"low": total / low / slowdown, "high": total * high * slowdown**LOAD_UNCERTAINTY}
     return RunEstimate(**parts, **bounds, runs=len(near), steps=workload.steps, basis=basis)
+
+
+def _default_basis(conditions: LaunchConditions) -> str:
+    return ASSUMED if conditions.speed is None else CALIBRATED
+
+
+def _device_rates(
+    run: Run, workload: Workload, width: int, near: Sequence[Observation], conditions: LaunchConditions
+) -> np.ndarray:
+    """Return the FLOP/s of one device without neighbours by each run that counts: the reference machine's for
+    steps of this size, times the run's own over the reference's."""
+    if run.config.cluster.platform != "cpu":
+        rates = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
+        return np.array(rates or [ACCELERATOR_RATE])
+    reference = step_rate(workload.step_flops)
+    factors = [
+        o.idle_rate / step_rate(o.step_flops) * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near
+    ]
+    default = conditions.speed.arithmetic if conditions.speed else 1.0
+    return reference * np.array(factors or [default])
 
 
 def _nearest(
@@ -177,11 +240,33 @@ def _nearest(
     return near[-MAX_NEIGHBOURS:], nearest
 
 
-def _startup_seconds(program: str, near: Sequence[Observation], observations: Sequence[Observation]) -> float:
-    """Return the startup time. Compiling takes ten times as long as loading a compiled program."""
-    warm = any(observation.program == program for observation in observations)
-    similar = [o for o in near if o.warm == warm] or [o for o in observations if o.warm == warm]
-    return _median([observation.startup for observation in similar], DEFAULT_STARTUP_SECONDS[warm])
+def _startup_seconds(
+    run: Run, near: Sequence[Observation], observations: Sequence[Observation], conditions: LaunchConditions
+) -> float:
+    """Return the seconds until the first step, without neighbours: the reference machine's for programs of
+    this size, times the factor of earlier runs that compiled, or that loaded, theirs."""
+    program = program_hash(run.config)
+    loads = any(o.program == program for o in observations)
+    loads = loads or (conditions.compiling is not None and run.name not in conditions.compiling)
+    similar = [o for o in near if o.warm == loads and o.layers and o.startup is not None]
+    similar = similar or [o for o in observations if o.warm == loads and o.layers and o.startup is not None]
+    factors = [
+        (o.startup or 0.0) / o.slowdown / startup_seconds(o.layers, compiles=not loads) for o in similar
+    ]
+    if run.config.cluster.platform != "cpu" and not factors:
+        return ACCELERATOR_STARTUP_SECONDS[loads]
+    default = 1 / conditions.speed.compiling if conditions.speed else 1.0
+    return startup_seconds(program_layers(run.facts), compiles=not loads) * _median(factors, default)
+
+
+def program_layers(facts: Facts) -> int:
+    """Return the layers that the program of a run spells out: one where a scan repeats it."""
+    return 1 if facts.scanned else max(1, facts.shape.get("layers", 1))
+
+
+def data_hash(config: Config, facts: Facts) -> str:
+    """Return the hash of all that decides whether the tokens of a run are in the cache."""
+    return hash_json([config.data.tokenizer, sorted(source.content for source in facts.sources.values())])
 
 
 def program_hash(config: Config) -> str:
@@ -193,10 +278,11 @@ def program_hash(config: Config) -> str:
     return hash_json([*nodes, config.imports, code_hash_of(config)])
 
 
-def _uncertainty(rates: np.ndarray, distance: float) -> tuple[float, float]:
+def _uncertainty(rates: np.ndarray, distance: float, *, calibrated: bool) -> tuple[float, float]:
     """Return the factors by which a run may be faster, and slower, than at the median rate."""
     if not math.isfinite(distance):
-        return DEFAULT_UNCERTAINTY, DEFAULT_UNCERTAINTY
+        factor = CALIBRATED_UNCERTAINTY if calibrated else DEFAULT_UNCERTAINTY
+        return factor, factor
     slow, middle, fast = np.quantile(rates, (0.1, 0.5, 0.9))
     factor = UNCERTAINTY * UNCERTAINTY_PER_E**distance
     return float(fast / middle * factor), float(middle / slow * factor)

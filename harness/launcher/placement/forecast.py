@@ -10,7 +10,20 @@ from typing import Any
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.launcher.cost.prediction_log import Correction, apply_correction
-from harness.launcher.cost.step_cost import Observation, RunEstimate, cpu_cores, estimate_run, possible_meshes
+from harness.launcher.cost.step_cost import (
+    LaunchConditions,
+    Observation,
+    RunEstimate,
+    cpu_cores,
+    estimate_run,
+    possible_meshes,
+)
+from harness.launcher.placement.core_shares import (
+    grouped_by_worker,
+    seconds_in_turn,
+    share_cores,
+    takes_turns,
+)
 from harness.launcher.placement.options import DevicePartition, RunTask
 from harness.launcher.placement.search import SweepSchedule, place_tasks
 from harness.launcher.runs import Block, Run
@@ -20,17 +33,29 @@ class RunEstimator:
     """Estimates of runs from measurements that are read once. Each (run, mesh) is estimated once."""
 
     def __init__(
-        self, observations: Sequence[Observation], corrections: Mapping[str, Correction] | None = None
+        self,
+        observations: Sequence[Observation],
+        corrections: Mapping[str, Correction] | None = None,
+        conditions: LaunchConditions | None = None,
+        besides: float = 0.0,
     ) -> None:
-        """`corrections`: factors of the step time, by the evidence that a prediction rests on."""
+        """`corrections`: factors of the step time, by the evidence that a prediction rests on. `besides`:
+        seconds of the sweep in which no run trains."""
         self._observations, self._corrections = observations, corrections or {}
+        self._conditions, self.besides = conditions or LaunchConditions(), besides
         self._estimates: dict[tuple[Any, ...], RunEstimate] = {}
+
+    @property
+    def demand(self) -> float:
+        """Cores that other processes ask for, over all cores."""
+        return self._conditions.demand
 
     def estimate(self, run: Run, mesh: MeshConfig, oversubscription: float) -> RunEstimate:
         """Return the estimate of `run` on `mesh`, with `oversubscription` devices for each core."""
         key = (run.name, oversubscription, *dataclasses.astuple(mesh))
         if key not in self._estimates:
-            raw = estimate_run(run.on_mesh(mesh), mesh.devices, oversubscription, self._observations)
+            placed = run.on_mesh(mesh)
+            raw = estimate_run(placed, mesh.devices, oversubscription, self._observations, self._conditions)
             self._estimates[key] = apply_correction(raw, self._corrections)
         return self._estimates[key]
 
@@ -45,6 +70,15 @@ class Forecast:
     """Unit that the schedule allocates: "devices" or "workers"."""
     oversubscription: float
     """Devices in use for each core of this host; 1 for real devices."""
+    besides: float = 0.0
+    """Seconds of the sweep in which no run trains: tokenising, the start of workers, comparison, report."""
+    demand: float = 0.0
+    """Cores that other processes ask for, over all cores, as the prediction assumes throughout."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted wall seconds from here to the verdict."""
+        return self.schedule.makespan + self.besides
 
     @property
     def capacity_text(self) -> str:
@@ -54,13 +88,13 @@ class Forecast:
 
     @property
     def low(self) -> float:
-        """Lower bound of the sweep's wall seconds. The errors of all runs add up: they share one rate."""
-        return self.schedule.makespan * self._ratio([e.low for e in self.estimates.values()])
+        """Lower bound of `seconds`. The errors of all runs add up: they share one rate."""
+        return self.seconds * self._ratio([e.low for e in self.estimates.values()])
 
     @property
     def high(self) -> float:
-        """Upper bound of the sweep's wall seconds, as `low`."""
-        return self.schedule.makespan * self._ratio([e.high for e in self.estimates.values()])
+        """Upper bound of `seconds`, as `low`."""
+        return self.seconds * self._ratio([e.high for e in self.estimates.values()])
 
     def _ratio(self, bounds: Sequence[float]) -> float:
         return sum(bounds) / sum(estimate.seconds for estimate in self.estimates.values())
@@ -85,13 +119,18 @@ def with_meshes(blocks: Sequence[Block], sweep_forecast: Forecast) -> list[Block
     Workers take the longest block first, so that the last block to end is a short one and no core waits for a
     long one: for the three scales of the demo and two workers that is 32 units of time against 38."""
     if sweep_forecast.unit == "workers":
-        seconds = {name: estimate.seconds for name, estimate in sweep_forecast.estimates.items()}
-        return sorted(blocks, key=lambda block: -max(seconds[run.name] for run in block.runs))
+        return _longest_first(blocks, sweep_forecast.estimates)
     reservations = {reservation.task: reservation for reservation in sweep_forecast.schedule.reservations}
     return [
         Block(block.name, tuple(_at_width(run, reservations[run.name].width) for run in block.runs))
         for block in sorted(blocks, key=lambda block: reservations[block.runs[0].name].start)
     ]
+
+
+def _longest_first(blocks: Sequence[Block], estimates: Mapping[str, RunEstimate]) -> list[Block]:
+    """Sort the blocks by the seconds of their runs, whose sum counts if they take turns."""
+    total = sum if takes_turns(blocks[0].runs[0].config) else max
+    return sorted(blocks, key=lambda block: -total(estimates[run.name].seconds for run in block.runs))
 
 
 def _at_width(run: Run, width: int) -> Run:
@@ -122,6 +161,8 @@ def _on_workers(
 ) -> Forecast:
     """Schedule workers. Each trains one block, or one run, at a time, on devices of its own."""
     runs = [run for block in blocks for run in block.runs]
+    if takes_turns(runs[0].config):
+        return _in_turn(blocks, settings, workers, estimator)
     groups = {block.name: block.runs for block in blocks}
     if settings.isolation is Isolation.run:
         groups = {run.name: (run,) for run in runs}
@@ -131,6 +172,24 @@ def _on_workers(
     estimates = {run.name: estimator.estimate(run, run.config.mesh, oversubscription) for run in runs}
     slowest = {name: max(estimates[run.name].seconds for run in group) for name, group in groups.items()}
     tasks = [RunTask(name, name, {1: seconds}) for name, seconds in slowest.items()]
+    schedule = place_tasks(tasks, [DevicePartition("workers", workers)], settings.schedule)
+    return Forecast(estimates, schedule, "workers", oversubscription)
+
+
+def _in_turn(
+    blocks: Sequence[Block], settings: EngineConfig, workers: int, estimator: RunEstimator
+) -> Forecast:
+    """Schedule workers whose runs take turns on the cores that each has."""
+    runs = [run for block in blocks for run in block.runs]
+    devices = sum(share.devices for share in share_cores(grouped_by_worker(blocks), workers)[:workers])
+    oversubscription = _oversubscription(runs[0], devices)
+    estimates = {run.name: estimator.estimate(run, run.config.mesh, oversubscription) for run in runs}
+    seconds = {name: estimate.seconds for name, estimate in estimates.items()}
+    groups = grouped_by_worker(_longest_first(blocks, estimates))
+    tasks = [
+        RunTask(group.name, group.name, {1: seconds_in_turn(group.runs, seconds, share.devices)})
+        for group, share in zip(groups, share_cores(groups, workers), strict=True)
+    ]
     schedule = place_tasks(tasks, [DevicePartition("workers", workers)], settings.schedule)
     return Forecast(estimates, schedule, "workers", oversubscription)
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from harness.compare.stats.power import Power
 
 
+BUSY = 0.1
+"""Share of the cores that other processes ask for from which on it is said."""
+
+
 def printer(console: Console) -> Note:
     """Return a function that prints a line as it is, without markup, highlighting or wrapping."""
     return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -62,9 +66,12 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
     lines += kernel_lines(runs)
     total = sum(run.flops for run in runs)
     lines.append(
-        f"  {format_si(total)}FLOP on {forecast.capacity_text}: {format_clock(forecast.schedule.makespan)} "
-        f"predicted ({format_clock(forecast.low)} to {format_clock(forecast.high)})"
+        f"  {format_si(total)}FLOP on {forecast.capacity_text}: {format_clock(forecast.seconds)} predicted "
+        f"to the verdict ({format_clock(forecast.low)} to {format_clock(forecast.high)})"
     )
+    if forecast.demand >= BUSY:
+        demand = f"{forecast.demand:.0%} of its cores"
+        lines.append(f"  the machine is busy: others ask for {demand}, which the prediction takes to last")
     return lines + idle_devices(runs, forecast)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.config.schema.engine import EngineConfig, Isolation
 from harness.core import atomic_files
+from harness.core.host.host_load import LoadHistory
 from harness.launcher import run_directories
 from harness.launcher.cost.device_room import shortages
 from harness.launcher.cost.measurements import record_timings, utilisation_lines
@@ -93,8 +94,9 @@ def _supervise(
     def count_interruption(*_) -> None:  # raising here could start a worker and forget it
         supervisor.interruptions += 1
 
+    load = LoadHistory()
     try:
-        with handle_signals(count_interruption):
+        with load, handle_signals(count_interruption):
             try:
                 if looks:
                     train_by_looks(plan.sweep, plan.blocks, looks, train, display.note)
@@ -110,6 +112,6 @@ def _supervise(
         engine.close()
         # Learn also after an interruption: a later launch leaves out the runs that have finished by now.
         if settings.name == "local":  # timings from other machines do not hold for this one
-            for line in record_timings(plan.sweep, plan.runs, plan.forecast.oversubscription):
+            for line in record_timings(plan.sweep, plan.runs, plan.forecast.oversubscription, load):
                 printer(console)(line)
     return supervisor.failed

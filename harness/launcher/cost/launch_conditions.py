@@ -1,0 +1,73 @@
+"""Conditions of a launch on this machine: its speed and load, what is still to be compiled and tokenised, and
+the seconds that a sweep takes besides its runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from harness.core.host.host_load import OtherLoad
+from harness.launcher.cost import reference_machine
+from harness.launcher.cost.machine_speed import machine_speed
+from harness.launcher.cost.step_cost import (
+    LaunchConditions,
+    Observation,
+    cpu_cores,
+    data_hash,
+    machine_kind,
+    program_hash,
+)
+from harness.launcher.runs import Run
+
+FULL_SHARE = 0.9
+"""Share of the cores from which on they are full, so that the length of their queue tells what is asked."""
+
+
+def launch_conditions(
+    runs: Sequence[Run], observations: Sequence[Observation], load: OtherLoad | None
+) -> LaunchConditions:
+    """Return the conditions of a launch of `runs`, in the order in which they start. `load`: that of other
+    processes since the command began. A machine is calibrated unless earlier runs tell its speed."""
+    compiling = _first_of_each_program(runs, observations)
+    config = runs[0].config
+    if config.cluster.platform != "cpu" or config.engine.name != "local":
+        return LaunchConditions(compiling=compiling)
+    speed = None if observations else machine_speed(machine_kind("cpu")).over(reference_machine.SPEED)
+    return LaunchConditions(speed, _demand(load), compiling)
+
+
+def seconds_besides_runs(
+    runs: Sequence[Run], observations: Sequence[Observation], conditions: LaunchConditions
+) -> float:
+    """Return the seconds of a sweep in which no run trains: tokens that are still to be made, the start of
+    workers, comparison and report."""
+    tokenized = {observation.data for observation in observations}
+    tokens = {
+        source.content: source.train_tokens / (1 - source.heldout_share)
+        for run in runs
+        if data_hash(run.config, run.facts) not in tokenized
+        for source in run.facts.sources.values()
+        if not run.facts.has_images and source.heldout_share < 1
+    }
+    seconds = reference_machine.DRIVER_SECONDS + sum(tokens.values()) / reference_machine.TOKENIZE_RATE
+    speed = conditions.speed.compiling if conditions.speed else 1.0
+    return seconds / speed * conditions.slowdown(1 / cpu_cores())
+
+
+def _first_of_each_program(runs: Sequence[Run], observations: Sequence[Observation]) -> frozenset[str]:
+    programs = {observation.program for observation in observations}
+    names = set[str]()
+    for run in runs:
+        if (program := program_hash(run.config)) not in programs:
+            programs.add(program)
+            names.add(run.name)
+    return frozenset(names)
+
+
+def _demand(load: OtherLoad | None) -> float:
+    """Return the cores that other processes ask for, over all cores: what they use, or where they fill the
+    cores, the mean length of the queue, without this process."""
+    share = load.share() if load else None
+    if share is None or share < FULL_SHARE:
+        return share or 0.0
+    return max(share, (os.getloadavg()[0] - 1) / (os.cpu_count() or 1))

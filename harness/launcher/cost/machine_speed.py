@@ -1,0 +1,81 @@
+"""Speed of this machine from a calibration of half a second, for a launch that has no earlier run to go by.
+
+Two speeds matter: arithmetic for the steps, and branching code over small objects for tracing and compiling.
+Each is measured on one core, as the best of many slices, so that neighbours, which are measured apart
+(`harness.core.host.host_load`), do not count twice. NumPy is enough for that: the driver imports no JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.core.cache.cache_entries import CacheEntry
+from harness.core.errors import UserError
+from harness.records.typed_values import parse_record
+
+SECONDS_EACH = 0.25
+"""Seconds for which each speed is measured."""
+SIDE, BATCH = 64, 16
+"""Side of the products, small enough for BLAS to compute them on one core, and their number in a slice."""
+SOURCE = "\n".join(
+    f"def f{i}(a, b={i}):\n    return [a * x + b for x in range({i}) if x % 3]" for i in range(40)
+)
+"""Text that Python compiles, which takes much the same kind of code as other compilers do."""
+_SPEED = CacheEntry("cost", "machine_speed", {})
+
+
+@dataclass(frozen=True)
+class MachineSpeed:
+    """Speeds of one core."""
+
+    arithmetic: float
+    """FLOP/s of small float32 products, each followed by elementwise functions."""
+    compiling: float
+    """Compilations of SOURCE in a second."""
+
+    def over(self, other: MachineSpeed) -> MachineSpeed:
+        """Return the speeds as multiples of those of another machine."""
+        return MachineSpeed(self.arithmetic / other.arithmetic, self.compiling / other.compiling)
+
+
+def machine_speed(kind: str) -> MachineSpeed:
+    """Return the speed of this machine, measured once for its `kind` and then read from the cache."""
+    content = _SPEED.read_json()
+    known = content if isinstance(content, dict) else {}
+    if (stored := parse_record(MachineSpeed, known.get(kind))) is not None:
+        return stored
+    speed = measure_machine()
+    with contextlib.suppress(OSError, UserError):  # then it is measured again next time
+        _SPEED.write_json(known | {kind: dataclasses.asdict(speed)})
+    return speed
+
+
+def measure_machine(seconds: float = SECONDS_EACH) -> MachineSpeed:
+    """Measure both speeds, for `seconds` each."""
+    left, right = np.random.default_rng(0).random((2, BATCH, SIDE, SIDE), np.float32)
+    out = np.empty_like(left)
+
+    def multiply() -> None:
+        np.matmul(left, right, out=out)
+        np.exp(np.negative(out, out=out), out=out)
+
+    def compile_source() -> None:
+        compile(SOURCE, "<calibration>", "exec")
+
+    flops = 2 * BATCH * SIDE**3
+    return MachineSpeed(flops / _best_seconds(multiply, seconds), 1 / _best_seconds(compile_source, seconds))
+
+
+def _best_seconds(work: Callable[[], None], seconds: float) -> float:
+    """Return the seconds of the fastest call within so many seconds."""
+    best, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
