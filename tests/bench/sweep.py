@@ -48,17 +48,20 @@ LAUNCHERS = {
     JOBLIB: [*PLAIN, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
 }
 STATES = ("cold", "warm")
+STORE_ALL = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Variables with which JAX's cache stores even small programs."""
 STARTS = 8
 
 
 def seconds_of(arguments: Sequence[str], caches: Path) -> float:
-    """Return the wall seconds of `python -m ARGUMENTS`, which keeps all that it may reuse in `caches`."""
-    environment = clean_environment(
-        AB_HARNESS_CACHE=str(caches / "harness"),
-        JAX_COMPILATION_CACHE_DIR=str(caches / "jax"),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
-    )
+    """Return the wall seconds of `python -m ARGUMENTS`, which keeps all that it may reuse in `caches`: its
+    programs in JAX's persistent cache, unless it is the harness, which sets JAX's options itself."""
+    environment = clean_environment(AB_HARNESS_CACHE=str(caches / "harness"))
+    if arguments[0] != "harness.cli":
+        environment |= {"JAX_COMPILATION_CACHE_DIR": str(caches / "jax")} | STORE_ALL
     command, start = [sys.executable, "-m", *arguments], time.perf_counter()
     subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
