@@ -12,7 +12,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 	tests/training/test_checkpointer.py tests/training/test_run.py tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test check house questions bench bench-sweep bench-start plan-extras test-install test-full \
+.PHONY: help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras test-install test-full \
 	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
@@ -68,10 +68,14 @@ house: setup  ## rooms, imports, names and docstrings, measured
 questions: setup  ## every question of experiments/questions vetted and trained a few steps, and counted
 	$(RUN)python -m tests.questions --workers $(WORKERS)
 
-bench: setup  ## speed, as ratios within one run
+# The lines of PyTorch need `.venv/bin/python -m pip install torch==2.13.0`.
+bench: setup  ## speed, as ratios within one run with their quartiles
 	$(RUN)python -m tests.bench
 
-bench-sweep: setup  ## a whole sweep against Hydra's own launchers
+bench-quick: setup  ## steps, a cold and a warm start, a save and a restore, in two minutes
+	$(RUN)python -m tests.bench --quick
+
+bench-sweep: setup  ## eight runs against Hydra's own launchers, and the demo against cold starts
 	$(RUN)python -m pip install --quiet --disable-pip-version-check hydra-joblib-launcher
 	$(RUN)python -m tests.bench.sweep
 
