@@ -41,11 +41,11 @@ def seconds_besides_runs(
 ) -> float:
     """Return the seconds of a sweep in which no run trains: tokens that are still to be made, the start of
     workers, comparison and report."""
-    tokenized = {observation.data for observation in observations}
+    cached_data = {observation.data for observation in observations}
     tokens = {
         source.content: source.train_tokens / (1 - source.heldout_share)
         for run in runs
-        if data_hash(run.config, run.facts) not in tokenized
+        if data_hash(run.config, run.facts) not in cached_data
         for source in run.facts.sources.values()
         if not run.facts.has_images and source.heldout_share < 1
     }

@@ -39,20 +39,20 @@ class MachineSpeed:
     compiling: float
     """Compilations of SOURCE in a second."""
 
-    def over(self, other: MachineSpeed) -> MachineSpeed:
+    def over(self, reference: MachineSpeed) -> MachineSpeed:
         """Return the speeds as multiples of those of another machine."""
-        return MachineSpeed(self.arithmetic / other.arithmetic, self.compiling / other.compiling)
+        return MachineSpeed(self.arithmetic / reference.arithmetic, self.compiling / reference.compiling)
 
 
 def machine_speed(kind: str) -> MachineSpeed:
     """Return the speed of this machine, measured once for its `kind` and then read from the cache."""
     content = _SPEED.read_json()
-    known = content if isinstance(content, dict) else {}
-    if (stored := parse_record(MachineSpeed, known.get(kind))) is not None:
+    entries = content if isinstance(content, dict) else {}
+    if (stored := parse_record(MachineSpeed, entries.get(kind))) is not None:
         return stored
     speed = measure_machine()
     with contextlib.suppress(OSError, UserError):  # then it is measured again next time
-        _SPEED.write_json(known | {kind: dataclasses.asdict(speed)})
+        _SPEED.write_json(entries | {kind: dataclasses.asdict(speed)})
     return speed
 
 

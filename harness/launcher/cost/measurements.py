@@ -142,7 +142,7 @@ def _save_observations(
     platform = runs[0].config.cluster.platform
     observations = load_observations(platform)
     compiled = {observation.program for observation in observations}
-    tokenized = {observation.data for observation in observations}
+    cached_data = {observation.data for observation in observations}
     first_steps: dict[str, float] = {}
     for run in sorted(runs, key=lambda run: timings[run.name].begin):
         timing, program = timings[run.name], program_hash(run.config)
@@ -152,9 +152,9 @@ def _save_observations(
         observation = to_observation(run, timing, oversubscription, warm, busy or 0.0)
         if first_step < timing.first_step and not warm:  # it waited for the programs of another
             observation = dataclasses.replace(observation, startup=None)
-        elif observation.data not in tokenized and observation.startup is not None:  # and for tokens
-            waited = max(0.0, timing.phase_seconds.get(BEGIN, 0.0) - PROCESS_SECONDS)
-            observation = dataclasses.replace(observation, startup=observation.startup - waited)
+        elif observation.data not in cached_data and observation.startup is not None:  # and for tokens
+            token_seconds = max(0.0, timing.phase_seconds.get(BEGIN, 0.0) - PROCESS_SECONDS)
+            observation = dataclasses.replace(observation, startup=observation.startup - token_seconds)
         observations.append(observation)
     content = _OBSERVATIONS.read_json()
     entries = [dataclasses.asdict(observation) for observation in observations[-MAX_OBSERVATIONS:]]

@@ -54,8 +54,10 @@ class RunEstimator:
         """Return the estimate of `run` on `mesh`, with `oversubscription` devices for each core."""
         key = (run.name, oversubscription, *dataclasses.astuple(mesh))
         if key not in self._estimates:
-            placed = run.on_mesh(mesh)
-            raw = estimate_run(placed, mesh.devices, oversubscription, self._observations, self._conditions)
+            placed_run = run.on_mesh(mesh)
+            raw = estimate_run(
+                placed_run, mesh.devices, oversubscription, self._observations, self._conditions
+            )
             self._estimates[key] = apply_correction(raw, self._corrections)
         return self._estimates[key]
 

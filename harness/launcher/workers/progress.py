@@ -51,14 +51,14 @@ class SweepPace:
         self._statuses[run.name], self._now = status, time.monotonic()
         if is_new and self._first is None:
             self._first = self._now
-            self._before = {name: _trained_share(known) for name, known in self._statuses.items()}
+            self._before = {name: _trained_share(last) for name, last in self._statuses.items()}
 
     @property
     def share(self) -> float:
         """Share of the sweep's FLOPs that is done, 0 to 1."""
         total = sum(run.flops for run in self._runs)
-        done = sum(run.flops * _completed_share(self._statuses[run.name]) for run in self._runs)
-        return done / total if total else 1.0
+        flops = sum(run.flops * _completed_share(self._statuses[run.name]) for run in self._runs)
+        return flops / total if total else 1.0
 
     @property
     def text(self) -> str:

@@ -87,13 +87,13 @@ def run_course(
         part = "train" if span.phase == TRAIN else "pauses" if has_trained else "startup"
         seconds[part] += span.seconds
     scale, _, seed = name.split("/")
-    recent = [span for span in spans if span.end > session]
+    session_spans = [span for span in spans if span.end > session]
     return RunCourse(
         scale,
         f"{scale}/{seed}",
         predicted,
         share=min(1.0, (status.step + _branch_steps(spans)) / max(1, predicted.steps)),
-        interval=(max(session, recent[0].start), recent[-1].end) if recent else None,
+        interval=(max(session, session_spans[0].start), session_spans[-1].end) if session_spans else None,
         is_active=is_active,
         is_over=not is_active and status.state not in _QUEUED,
         **seconds,

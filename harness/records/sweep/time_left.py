@@ -84,15 +84,15 @@ def time_left(courses: Sequence[RunCourse]) -> TimeLeft | None:
         return None
     paces, lanes = _Paces(courses), _Lanes.used_by(courses)
     active_blocks = {course.block for course in courses if course.is_active}
-    remaining = sorted(
+    queue = sorted(
         (course for course in courses if not course.is_over),
         key=lambda course: (course.block not in active_blocks, not course.is_active),
     )
     low, middle, high = (
-        lanes.makespan([(course.block, paces.seconds_left(course, doubt)) for course in remaining])
+        lanes.makespan([(course.block, paces.seconds_left(course, doubt)) for course in queue])
         for doubt in (-1.0, 0.0, 1.0)
     )
-    left = TimeLeft(low, middle, high + TICK * bool(remaining))
+    left = TimeLeft(low, middle, high + TICK * bool(queue))
     return left if left.high <= max(MAX_RATIO * left.low, left.low + MAX_GAP) else None
 
 
@@ -100,18 +100,20 @@ class _Paces:
     """Factors between measured and predicted seconds, by scale."""
 
     def __init__(self, courses: Sequence[RunCourse]) -> None:
-        trained = [course for course in courses if course.has_steps]
-        overall = _Pace.of_runs(trained, None)
+        trained_runs = [course for course in courses if course.has_steps]
+        overall = _Pace.of_runs(trained_runs, None)
         self._by_scale = {
-            scale: _Pace.of_runs([course for course in trained if course.scale == scale], overall)
-            for scale in {course.scale for course in trained}
+            scale: _Pace.of_runs([course for course in trained_runs if course.scale == scale], overall)
+            for scale in {course.scale for course in trained_runs}
         }
         self._overall = dataclasses.replace(overall, doubt=UNKNOWN_DOUBT, pause_doubt=UNKNOWN_DOUBT)
-        begun = [course for course in courses if course.startup and (course.has_steps or course.is_active)]
-        self._starts = _startup_factor(begun)
+        begun_runs = [
+            course for course in courses if course.startup and (course.has_steps or course.is_active)
+        ]
+        self._starts = _startup_factor(begun_runs)
         self._starts_like = {
-            kind: _startup_factor([course for course in begun if _startup_kind(course) == kind])
-            for kind in {_startup_kind(course) for course in begun if course.has_steps}
+            kind: _startup_factor([course for course in begun_runs if _startup_kind(course) == kind])
+            for kind in {_startup_kind(course) for course in begun_runs if course.has_steps}
         }
 
     def seconds_left(self, course: RunCourse, sign: float) -> float:
@@ -127,8 +129,8 @@ class _Paces:
         doubt = STARTUP_DOUBT if kind in self._starts_like else NEW_STARTUP_DOUBT
         factor = self._starts_like.get(kind, self._starts)
         seconds = course.predicted.startup * factor * math.exp(sign * doubt)
-        spent = course.startup if course.is_active and not course.has_steps else 0.0
-        return max(seconds - spent, LEAST_SHARE * seconds)
+        seconds_so_far = course.startup if course.is_active and not course.has_steps else 0.0
+        return max(seconds - seconds_so_far, LEAST_SHARE * seconds)
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,9 @@ class _Pace:
         train = sum(course.train for course in courses) / predicted if predicted else 1.0
         train = train**weight * (overall.train if overall else 1.0) ** (1 - weight)
         doubt = KNOWN_DOUBT + (UNKNOWN_DOUBT - KNOWN_DOUBT) * math.exp(-runs / RUNS_PER_E)
-        ended = [course for course in courses if course.is_over and course.predicted.pauses]
-        if ended:
-            pauses = sum(course.pauses for course in ended) / sum(c.predicted.pauses for c in ended)
+        ended_runs = [course for course in courses if course.is_over and course.predicted.pauses]
+        if ended_runs:
+            pauses = sum(course.pauses for course in ended_runs) / sum(c.predicted.pauses for c in ended_runs)
             return _Pace(train, pauses, doubt, doubt)
         return _Pace(train, overall.pauses if overall else train, doubt, UNKNOWN_DOUBT)
 
@@ -160,11 +162,11 @@ class _Pace:
 def _startup_factor(courses: Sequence[RunCourse]) -> float:
     """Return measured over predicted seconds of starts; one that still lasts counts as if it ended now, if
     that makes the factor larger."""
-    ended = [course for course in courses if course.has_steps]
-    late = [c for c in courses if not c.has_steps and c.startup > c.predicted.startup]
-    counted = [*ended, *late]
-    predicted = sum(course.predicted.startup for course in counted)
-    return sum(course.startup for course in counted) / predicted if predicted else 1.0
+    past_starts = [course for course in courses if course.has_steps]
+    late_starts = [c for c in courses if not c.has_steps and c.startup > c.predicted.startup]
+    starts = [*past_starts, *late_starts]
+    predicted = sum(course.predicted.startup for course in starts)
+    return sum(course.startup for course in starts) / predicted if predicted else 1.0
 
 
 def _startup_kind(course: RunCourse) -> tuple[str, float]:
