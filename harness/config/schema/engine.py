@@ -84,7 +84,8 @@ class EngineConfig:
     isolation: Isolation = Isolation.block
     """Runs that share a worker process: block, run or all."""
     workers: int = 0
-    """Maximum number of workers at a time; 0 means one per core, as memory allows."""
+    """Maximum number of workers at a time; 0 means one per core, as memory allows. The runs of a worker take
+    turns on its cores if these simulate the devices."""
     schedule: Schedule = Schedule.queue
     """Order of runs: queue or static."""
     devices: int = 0
