@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.process_group import ProcessGroup, to_env
+from harness.core.jax_setup.jax_variables import POOL_VARIABLE
 from harness.records.paths import RunDir
 from harness.records.run.status import read_status
 
@@ -59,12 +60,17 @@ def step_of(run: RunDir) -> int:
 
 def on_one_core(*arguments: str) -> str:
     """What a Python of its own prints on the first core, which knows nothing of this one's devices."""
+    return printed_by([*arguments], environment(), preexec_fn=lambda: os.sched_setaffinity(0, {0}))
+
+
+def on_one_thread(*arguments: str) -> str:
+    """What a Python of its own prints that computes on one thread of all cores, as one of many workers."""
+    return printed_by([*arguments], environment() | {POOL_VARIABLE: "1"})
+
+
+def printed_by(arguments: list[str], env: dict[str, str], **options: Any) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments],
-        env=environment(),
-        preexec_fn=lambda: os.sched_setaffinity(0, {0}),
-        capture_output=True,
-        text=True,
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, check=False, **options
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

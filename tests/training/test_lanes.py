@@ -19,7 +19,7 @@ from harness.training.output import checkpointer
 from harness.training.programs import memory_check
 from harness.training.run import train_run
 from harness.worker import main
-from tests.training.processes import on_one_core
+from tests.training.processes import on_one_core, on_one_thread
 from tests.training.runs import assignment, curve, lane, prepare, train
 
 HUGE = memory_check.MemoryNeed(10**18, 0, 0, 0, 1)
@@ -185,10 +185,11 @@ def test_a_reader_that_does_not_open_is_tried_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own_on_one_core(alone, tmp_path):
+@pytest.mark.parametrize("narrow", [on_one_core, on_one_thread])
+def test_in_a_process_of_its_own_on_one_core(alone, tmp_path, narrow):
     """Slow, since only with `--optimized` both processes compile alike."""
     run = prepare(tmp_path)
-    on_one_core("-m", "harness.worker", str(run.path))
+    narrow("-m", "harness.worker", str(run.path))
     assert curve(run).equals(curve(alone))
     assert examples(run) == examples(alone)
 
