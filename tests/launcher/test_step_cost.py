@@ -14,6 +14,7 @@ import pytest
 
 from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.run_schedule import EvaluationSetConfig
+from harness.launcher.cost import launch_conditions as conditions
 from harness.launcher.cost import machine_speed, measurements, step_cost
 from harness.launcher.cost import reference_machine as reference
 from harness.launcher.cost.launch_conditions import launch_conditions, seconds_besides_runs
@@ -246,9 +247,10 @@ class TestConditions:
         assert launch_conditions(runs, [observed()], None).compiling == {runs[0].name, runs[1].name}
         assert launch_conditions(runs, [known], None).compiling == {runs[1].name}
 
-    def test_a_full_machine_is_judged_by_its_queue(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(os, "getloadavg", lambda: (1 + 3 * (os.cpu_count() or 1), 0.0, 0.0))
-        for share, demand in ((None, 0.0), (0.3, 0.3), (0.95, 3.0)):
+    def test_a_full_machine_is_judged_by_what_a_thread_gets_there(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "cpu_count", lambda: 2)
+        monkeypatch.setattr(conditions, "share_of_a_core", lambda: 2 / 7)
+        for share, demand in ((None, 0.0), (0.2, 0.2), (0.6, 3.0)):  # 6 threads and this one on 2 cores
             load: Any = SimpleNamespace(share=lambda share=share: share)
             assert launch_conditions([run_of(tmp_path)], [observed()], load).demand == pytest.approx(demand)
 

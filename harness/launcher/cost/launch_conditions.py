@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from harness.core.host.host_load import OtherLoad
 from harness.launcher.cost import reference_machine
-from harness.launcher.cost.machine_speed import machine_speed
+from harness.launcher.cost.machine_speed import machine_speed, share_of_a_core
 from harness.launcher.cost.step_cost import (
     LaunchConditions,
     Observation,
@@ -19,8 +19,8 @@ from harness.launcher.cost.step_cost import (
 )
 from harness.launcher.runs import Run
 
-FULL_SHARE = 0.9
-"""Share of the cores from which on they are full, so that the length of their queue tells what is asked."""
+CROWDED_SHARE = 0.25
+"""Share of the cores that others keep busy from which on more of them may be waiting than are at work."""
 
 
 def launch_conditions(
@@ -65,9 +65,9 @@ def _first_of_each_program(runs: Sequence[Run], observations: Sequence[Observati
 
 
 def _demand(load: OtherLoad | None) -> float:
-    """Return the cores that other processes ask for, over all cores: what they use, or where they fill the
-    cores, the mean length of the queue, without this process."""
-    share = load.share() if load else None
-    if share is None or share < FULL_SHARE:
-        return share or 0.0
-    return max(share, (os.getloadavg()[0] - 1) / (os.cpu_count() or 1))
+    """Return the cores that other processes ask for, over all cores: what they use, or where they may fill
+    the cores, what is left for a thread that asks for one more."""
+    share = (load.share() if load else None) or 0.0
+    if share < CROWDED_SHARE:
+        return share
+    return max(share, 1 / share_of_a_core() - 1 / (os.cpu_count() or 1))

@@ -72,6 +72,15 @@ def measure_machine(seconds: float = SECONDS_EACH) -> MachineSpeed:
     return MachineSpeed(flops / _best_seconds(multiply, seconds), 1 / _best_seconds(compile_source, seconds))
 
 
+def share_of_a_core(seconds: float = SECONDS_EACH) -> float:
+    """Return the share of a core that a thread gets which computes for so many seconds beside whatever else
+    runs on this machine."""
+    start, cpu_start = time.perf_counter(), time.thread_time()
+    while (wall := time.perf_counter() - start) < seconds:
+        pass
+    return min(1.0, max(1e-3, time.thread_time() - cpu_start) / wall)
+
+
 def _best_seconds(work: Callable[[], None], seconds: float) -> float:
     """Return the seconds of the fastest call within so many seconds."""
     best, end = float("inf"), time.perf_counter() + seconds
