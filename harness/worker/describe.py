@@ -1,8 +1,8 @@
 """Facts of runs from their configs: `python -m harness.worker.describe CONFIG.yaml...` prints one JSON list.
 
-No other process imports JAX before a launch. It builds nothing on a device: it imports the models and the
-users' modules, validates what needs them, and counts sizes and FLOPs. Each config gets, in order,
-`{"facts": {...}}` or `{"error": "one sentence"}`.
+A launch forks it from its server. It builds nothing on a device: it imports the models and the users'
+modules, validates what needs them, and counts sizes and FLOPs. Each config gets, in order, `{"facts": {...}}`
+or `{"error": "one sentence"}`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,29 @@ if TYPE_CHECKING:
     from harness.training.trainable.trainable_model import TrainableModel
 
 
-def main(argv: list[str]) -> int:
-    """Print the facts or the error of each config file as one JSON list. Return 0."""
+def main(argv: list[str], env: Mapping[str, str] | None = None) -> int:
+    """Print the facts or the error of each config file as one JSON list. Return 0. `env` is set first."""
     drop_jax_options()
-    os.environ.update(cpu_env(1))
-    answers = []
-    for path in argv:
-        try:
-            check_jax_version()
-            answers.append({"facts": dataclasses.asdict(describe(read_config(Path(path))))})
-        except UserError as error:
-            answers.append({"error": str(error)})
-    print(json.dumps(answers))
+    os.environ.update(cpu_env(1) | dict(env or {}))
+    print(json.dumps([_answer(Path(path)) for path in argv]))
     return 0
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    try:
+        check_jax_version()
+        _use_cpu()
+        return {"facts": dataclasses.asdict(describe(read_config(path)))}
+    except UserError as error:
+        return {"error": str(error)}
+
+
+def _use_cpu() -> None:
+    """Take the CPU as the only device, also where a fork server has imported JAX in another environment."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 1)
 
 
 def describe(config: Config) -> Facts:

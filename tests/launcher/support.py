@@ -19,6 +19,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
 from harness.config.schema.engine import EngineConfig, Isolation, OnFailure
 from harness.config.schema.run import Config, OptimizerConfig, ScaleConfig, ScheduleConfig, VariantConfig
+from harness.launcher.engines.local.fork_client import ForkServer
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.run.provenance import Facts
@@ -84,7 +85,8 @@ class LastingEngine(LocalEngine):
 
 @functools.cache
 def lasting_engine() -> LastingEngine:
-    return LastingEngine(Path(tempfile.mkdtemp()), "tests.launcher.fake_worker", ("polars",))
+    module = "tests.launcher.fake_worker"
+    return LastingEngine(Path(tempfile.mkdtemp()), module, ForkServer(("polars", module)))
 
 
 def tools(conclude=None) -> LaunchHooks:

@@ -14,6 +14,7 @@ from harness.core import file_locks
 from harness.core.errors import UserError
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local import host_devices
+from harness.launcher.engines.local.fork_client import ForkServer
 from harness.launcher.engines.local.host_devices import HostDevices, find_devices
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.runs import Run, make_blocks, run_dir, sweep_dir
@@ -109,9 +110,9 @@ def test_a_part_of_a_tpu_host_is_a_rectangle():
 
 @pytest.fixture
 def engine(tmp_path, host):
-    made = LocalEngine(tmp_path / "logs", "tests.launcher.device_worker", ())
-    yield made
-    made.close()
+    server = ForkServer(("tests.launcher.device_worker",))
+    yield LocalEngine(tmp_path / "logs", "tests.launcher.device_worker", server)
+    server.close()
 
 
 def spec(folder: Path, name: str, devices: int = 2, processes: int = 1) -> WorkerSpec:

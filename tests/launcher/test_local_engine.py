@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from harness.launcher.engines.engine_api import Exit, WorkerSpec
+from harness.launcher.engines.local.fork_client import ForkServer
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.run_directories import provenance_of
 from harness.launcher.runs import Run, run_dir, sweep_dir
@@ -17,12 +18,14 @@ from harness.records.run.provenance import write_provenance
 from harness.records.run.run_lock import worker_of
 from tests.launcher.support import configs, facts, wait_for
 
+FAKE_WORKER = "tests.launcher.fake_worker"
+
 
 @pytest.fixture
 def engine(tmp_path):
-    made = LocalEngine(tmp_path / "logs", "tests.launcher.fake_worker", ("polars",))
-    yield made
-    made.close()
+    server = ForkServer(("polars", FAKE_WORKER))
+    yield LocalEngine(tmp_path / "logs", FAKE_WORKER, server)
+    server.close()
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_a_worker_that_outlived_its_server_is_seen_to_end(engine, runs):
 
 def test_an_order_that_died_with_its_server_is_not_waited_for(engine, runs):
     engine.start()
-    os.kill(engine._server.pid, signal.SIGSTOP)
+    os.kill(engine._server.process.pid, signal.SIGSTOP)
     lost = engine.submit(order(runs[0], 0.1))
     _kill_server(engine)
     second = engine.submit(order(runs[1], 0.1))
@@ -67,5 +70,5 @@ def test_an_order_that_died_with_its_server_is_not_waited_for(engine, runs):
 
 
 def _kill_server(engine: LocalEngine) -> None:
-    engine._server.kill()
-    engine._server.wait()
+    engine._server.process.kill()
+    engine._server.process.wait()

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from harness.core.progress.waiting import hold_lock
+from harness.launcher.engines.local.fork_client import ForkServer
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.sweep import launch
 from harness.launcher.workers import progress
@@ -32,11 +33,13 @@ def train(tmp_path, monkeypatch):
         monkeypatch.setenv("SLOW_PHASES", json.dumps({f"seed{seed}": p for seed, p in enumerate(phases)}))
         settings = {"stall_seconds": STALL, "workers": len(phases), "attempts": 1} | limits
         made = configs(tmp_path, variants=("mha",), seeds=(*range(len(phases)),), **settings)
-        engine = LocalEngine(tmp_path / "logs", "tests.launcher.slow_worker", ("polars",))
+        server = ForkServer(("polars", "tests.launcher.slow_worker"))
+        engine = LocalEngine(tmp_path / "logs", "tests.launcher.slow_worker", server)
         engine.start()  # its imports are not what is timed
         hooks = replace(tools(), engine=lambda *_: engine)
         printed = io.StringIO()
         outcomes = launch(made, hooks, Console(file=printed, width=400))
+        server.close()
         return [outcome.state for outcome in outcomes], printed.getvalue()
 
     return launch_phases

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from harness.cli.verb_parser import VerbParser
+from harness.launcher.engines.local.fork_client import shared_server
 
 DETAILS = """\
 OVERRIDES as for `harness sweep`. Prints the parameters, memory, layout and time of each run and the evidence
@@ -48,9 +49,11 @@ def run(arguments: Sequence[str]) -> int:
 
         report_accuracy(options.accuracy, as_json=options.json)
     else:
-        from harness.cli.make_plan import make_plan  # polars, rich and the planner cost a second to import
+        with shared_server() as server:
+            server.start()
+            from harness.cli.make_plan import make_plan  # polars, rich, the planner: a second to import
 
-        make_plan(options, overrides)
+            make_plan(options, overrides)
     return 0
 
 

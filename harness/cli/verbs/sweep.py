@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.cli import hydra_main
 from harness.cli.verb_parser import VerbParser
+from harness.launcher.engines.local.fork_client import shared_server
 
 DETAILS = """\
 OVERRIDES as Hydra reads them: KEY=VALUE sets a key, KEY=a,b,c sweeps over it; conf/ holds the choices.
@@ -31,7 +32,12 @@ def make_parser() -> VerbParser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Hand the overrides to Hydra. Return the exit status."""
+    """Hand the overrides to Hydra, while the fork server imports what the launch needs. Return the exit
+    status."""
     overrides = [argument for argument in arguments if argument != "--dry-run"]
     dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []
-    return hydra_main.main(["-m", *overrides, *dry_run], make_parser())
+    launches = not any(argument.startswith("-") for argument in overrides)  # --cfg and others only print
+    with shared_server() as server:
+        if launches:
+            server.start()
+        return hydra_main.main(["-m", *overrides, *dry_run], make_parser())

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.config.schema.engine import EngineConfig, SlurmConfig, Submit
 from harness.core.errors import UserError, did_you_mean
 from harness.launcher.engines.engine_api import Engine, WorkerSpec
+from harness.launcher.engines.local.fork_client import current_server
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.engines.ray.ray_engine import RayEngine
 from harness.launcher.engines.slurm.slurm_engine import SlurmEngine
@@ -22,7 +23,7 @@ def make_engine(config: EngineConfig, logs: Path, module: str = "harness.worker"
     if config.name == "ray":
         return RayEngine(config.ray, logs, module)
     if config.name == "local":
-        return LocalEngine(logs)
+        return LocalEngine(logs, server=current_server())
     hint = did_you_mean(config.name, ["local", "ray", "slurm"])
     raise UserError(f"engine.name={config.name}: no such engine; {hint}")
 

@@ -1,10 +1,9 @@
-"""Facts about configs, computed in one process that imports JAX, and cached."""
+"""Facts about configs, computed in a child of the fork server, which imports JAX, and cached."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from harness.core.errors import UserError
 from harness.core.files.folder_walk import list_files
 from harness.core.hashing import hash_json, to_plain
 from harness.core.paths import is_remote
+from harness.launcher.engines.local.fork_client import DESCRIBE_MODULE, ForkRequest, shared_server
 from harness.records.run.config_file import write_config
 from harness.records.run.provenance import Facts, code_hash_of, package_versions
 from harness.records.typed_values import parse_record
@@ -89,20 +89,25 @@ def _read_cached(key: str) -> Facts | None:
 
 
 def _run_describe(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="ab-harness-") as folder:
-        paths = [Path(folder) / f"{index}.yaml" for index in range(len(configs))]
+    with (
+        tempfile.TemporaryDirectory(prefix="ab-harness-", ignore_cleanup_errors=True) as name,
+        shared_server() as server,
+    ):
+        folder = Path(name)
+        paths = [folder / f"{index}.yaml" for index in range(len(configs))]
+        output, log = folder / "answers.json", folder / "log.txt"
         for path, config in zip(paths, configs, strict=True):
             write_config(path, config)
-        command = [sys.executable, "-P", "-m", "harness.worker.describe", *map(str, paths)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module named 'jax'" in answer.stderr:
+        code = server.run(ForkRequest(DESCRIBE_MODULE, [*map(str, paths)], str(log), output=str(output)))
+        errors, answers = log.read_text(errors="replace"), output.read_text()
+    if "No module named 'jax'" in errors:
         raise UserError(
             f"{sys.executable} has no JAX. A launch needs it to describe its configs, also on a login node."
         )
-    if answer.returncode:
-        last = answer.stderr.strip().rpartition("\n")[2] or f"status {answer.returncode}"
-        raise RuntimeError(f"harness.worker.describe ended without an answer: {last}\n{answer.stderr}")
-    for line in dict.fromkeys(answer.stderr.splitlines()):
+    if code:
+        last = errors.strip().rpartition("\n")[2] or f"status {code}"
+        raise RuntimeError(f"{DESCRIBE_MODULE} ended without an answer: {last}\n{errors}")
+    for line in dict.fromkeys(errors.splitlines()):
         if "MovedNameWarning" in line or DAMAGED in line:
             print(line, file=sys.stderr)
-    return json.loads(answer.stdout)
+    return json.loads(answers)

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
+import functools
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.config.process_group import LOOPBACK
+from harness.config.process_group import INDEX_VARIABLE, LOOPBACK
 from harness.core.file_locks import host_dir
 from harness.core.paths import file_name
 from harness.launcher.engines.engine_api import Exit, WorkerSpec, run_args
+from harness.launcher.engines.local.fork_client import ForkRequest, ForkServer
 from harness.launcher.engines.local.host_devices import VARIABLES, HostDevices, find_devices
 from harness.launcher.engines.worker_processes import ProcessGroupHandle, exit_code_text, per_process_specs
 from harness.records.paths import RunDir
 from harness.records.run.run_lock import check_not_run_elsewhere, owner
 from harness.records.run.status import ProcessInfo
 
-PRELOAD = (
-    "jax", "flax.nnx", "optax", "orbax.checkpoint.experimental.v1", "polars", "numpy", "harness.data",
-    "harness.models", "harness.training.run",
-)  # fmt: skip
-
-_SERVER_CODE = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from harness.launcher.engines.local.fork_server import main
-main(*sys.argv[2:])
-"""
-"""Program of the server. sys.path is an argument: PYTHONPATH would precede the standard library."""
-
 
 @dataclass
 class LocalWorker:
     """A worker. `writer` is set once the server has reported its process id, `exit` once it has ended."""
 
-    key: str
     server: subprocess.Popen | None = None
-    """Fork server that reports its exit status; None for an adopted worker."""
+    """Process of the fork server that reports its exit status; None for an adopted worker."""
     writer: ProcessInfo | None = None
     exit: Exit | None = None
     log: str = ""
@@ -68,34 +54,31 @@ class QueuedWorker:
 
 
 class LocalEngine:
-    """Engine of this machine. Starts the server with the first worker and restarts it if it dies."""
+    """Engine of this machine. Its fork server is restarted if it dies."""
 
-    def __init__(self, logs: Path, module: str = "harness.worker.main", preload: tuple[str, ...] = PRELOAD):
-        self._logs, self._command = logs, [module, *preload]
-        self._server: subprocess.Popen | None = None
-        self._handles: dict[str, LocalWorker] = {}
-        self._keys = (f"{os.getpid()}-{number}" for number in itertools.count())
-        self._partial_line = b""
+    def __init__(
+        self, logs: Path, module: str = "harness.worker.main", server: ForkServer | None = None
+    ) -> None:
+        """Make an engine whose workers call `module.main`. Without a `server` it has one of its own."""
+        self._logs, self._module = logs, module
+        self._server, self._owns_server = server or ForkServer(), server is None
+        self._handles: list[LocalWorker] = []
         self._queue: list[QueuedWorker] = []
         self._inventory: HostDevices | None = None
         """Accelerators of this host; None for simulated devices, or if one worker has all of them."""
 
     def start(self) -> None:
         """Start the server before the first worker, so that it imports while the driver prepares."""
-        if self._server is None or self._server.poll() is not None:
-            self._read_messages()
-            self._logs.mkdir(parents=True, exist_ok=True)
-            with (self._logs / "forkserver.log").open("ab") as log:
-                self._server = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _SERVER_CODE, json.dumps(sys.path), *self._command],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            assert self._server.stdout is not None
-            os.set_blocking(self._server.stdout.fileno(), False)
-            self._partial_line = b""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._server_log.touch()
+        self._server.start()
+
+    @property
+    def _server_log(self) -> Path:
+        return self._logs / "forkserver.log"
+
+    def _write_server_log(self) -> None:
+        self._server_log.write_text(self._server.log_text())
 
     def check(self, specs: Sequence[WorkerSpec], files: Sequence[Path], note: Callable[[str], None]) -> None:
         """Raise UserError if another machine trains one of the runs, or if this one has too few accelerators
@@ -120,7 +103,7 @@ class LocalEngine:
         """Fork a worker, as soon as it has accelerators of its own: one handle, or a group for several
         processes."""
         specs = per_process_specs(spec, LOOPBACK)
-        handles = [LocalWorker(next(self._keys)) for _ in specs]
+        handles = [LocalWorker() for _ in specs]
         self._queue.append(QueuedWorker(handles, specs))
         self._start_queued()
         return ProcessGroupHandle(handles) if len(handles) > 1 else handles[0]
@@ -148,9 +131,7 @@ class LocalEngine:
     def _busy_devices(self) -> set[str]:
         """Return the accelerators that a worker of this sweep, or of another one of this user, has taken."""
         assert self._inventory is not None
-        names_in_use = {
-            name for handle in self._handles.values() if handle.exit is None for name in handle.devices
-        }
+        names_in_use = {name for handle in self._handles if handle.exit is None for name in handle.devices}
         return names_in_use | {name for name in self._inventory.names if owner(self._device_lock(name))}
 
     def _device_lock(self, name: str) -> Path:
@@ -159,21 +140,21 @@ class LocalEngine:
 
     def _request_fork(self, handle: LocalWorker, spec: WorkerSpec, names: tuple[str, ...]) -> None:
         visible = self._inventory.environment(names) if self._inventory else {}
-        handle.server, handle.devices = self._server, names
-        request = {
-            "key": handle.key,
-            "runs": run_args(spec),
-            "env": {**spec.env, **visible},
-            "cores": [*spec.cores],
-            "locks": [str(self._device_lock(name)) for name in names],
-            "log": str(spec.log.absolute()),
-        }
-        assert self._server is not None
-        assert self._server.stdin is not None
-        self._handles[handle.key] = handle
+        handle.devices = names
+        is_primary = spec.env.get(INDEX_VARIABLE, "0") == "0"  # process 0 holds the locks of its group
+        run_locks = [RunDir(run.absolute()).worker_lock for run in spec.runs] if is_primary else []
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        request = ForkRequest(
+            self._module,
+            run_args(spec),
+            str(spec.log.absolute()),
+            env={**spec.env, **visible},
+            cores=spec.cores,
+            locks=[str(lock) for lock in (*run_locks, *map(self._device_lock, names))],
+        )
+        self._handles.append(handle)
         try:
-            self._server.stdin.write(json.dumps(request).encode() + b"\n")
-            self._server.stdin.flush()
+            handle.server = self._server.fork(request, functools.partial(_receive, handle))
         except BrokenPipeError:
             handle.exit = Exit(None, "the fork server ended")
 
@@ -181,22 +162,23 @@ class LocalEngine:
         """Return a handle for a worker of an earlier driver. Raises UserError if it is on another machine."""
         for path in spec.runs:
             check_not_run_elsewhere(RunDir(path))
-        return LocalWorker("adopted", writer=writer, log=str(spec.log))
+        return LocalWorker(writer=writer, log=str(spec.log))
 
     def poll(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker]) -> Exit | None:
         """Return how the worker ended; None while it runs."""
         if isinstance(handle, ProcessGroupHandle):
             return handle.poll(self.poll, lambda member: self.cancel(member, hard=True))
-        self._read_messages()
+        self._server.read_messages()
         self._start_queued()
         if handle.exit is not None or self._queued(handle):
             return handle.exit
         if handle.exit is None and handle.writer is not None and not handle.writer.alive():
-            self._read_messages()
+            self._server.read_messages()
             if handle.exit is None and not _server_lives(handle):
                 handle.exit = Exit(None, f"the worker ended{handle.log and f' (see {handle.log})'}")
         if handle.exit is None and handle.writer is None and not _server_lives(handle):
-            handle.exit = Exit(None, f"the fork server ended (see {self._logs / 'forkserver.log'})")
+            self._write_server_log()
+            handle.exit = Exit(None, f"the fork server ended (see {self._server_log})")
         return handle.exit
 
     def waiting(self, handle: LocalWorker | ProcessGroupHandle[LocalWorker]) -> str:
@@ -224,36 +206,30 @@ class LocalEngine:
                 member.exit = Exit(None, "it had not started", preempted=True)
             return
         handle.pending_signal = signal.SIGKILL if hard else signal.SIGTERM
-        self._send_signal(handle)
+        _send_signal(handle)
 
     def close(self) -> None:
-        """Let the server exit; workers go on."""
-        if self._server is not None:
-            for stream in (self._server.stdin, self._server.stdout):
-                with contextlib.suppress(OSError):
-                    if stream:
-                        stream.close()
-            self._server = None
+        """Let a server of its own end; workers go on."""
+        if self._server_log.exists():
+            self._write_server_log()
+        if self._owns_server:
+            self._server.close()
 
-    def _read_messages(self) -> None:
-        """Handle the messages that the server has sent."""
-        if self._server is None or self._server.stdout is None:
-            return
-        while data := self._server.stdout.read():
-            *lines, self._partial_line = (self._partial_line + data).split(b"\n")
-            for message in map(json.loads, lines):
-                handle = self._handles[message["key"]]
-                if "pid" in message:
-                    handle.writer = ProcessInfo.from_pid(message["pid"])
-                    self._send_signal(handle)
-                else:
-                    handle.exit = Exit(message["code"], exit_code_text(message["code"]))
 
-    def _send_signal(self, handle: LocalWorker) -> None:
-        """Send the pending signal if the process is known and has not been replaced by another one."""
-        if handle.pending_signal is not None and handle.writer is not None and handle.writer.alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(handle.writer.pid, handle.pending_signal)
+def _receive(handle: LocalWorker, message: Mapping[str, Any]) -> None:
+    """Take the process id or the exit status of a worker from its server."""
+    if "pid" in message:
+        handle.writer = ProcessInfo.from_pid(message["pid"])
+        _send_signal(handle)
+    else:
+        handle.exit = Exit(message["code"], exit_code_text(message["code"]))
+
+
+def _send_signal(handle: LocalWorker) -> None:
+    """Send the pending signal if the process is known and has not been replaced by another one."""
+    if handle.pending_signal is not None and handle.writer is not None and handle.writer.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(handle.writer.pid, handle.pending_signal)
 
 
 def _server_lives(handle: LocalWorker) -> bool:
