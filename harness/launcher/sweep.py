@@ -13,9 +13,11 @@ from harness.config.schema.run import Config
 from harness.core.cache.cache_dir import check_cache_writable
 from harness.core.cache.cache_usage import remove_unused
 from harness.core.errors import UserError
+from harness.core.host.host_load import OtherLoad
 from harness.launcher.comparable_runs import check_comparable
 from harness.launcher.cost.device_room import check_room, shortages
 from harness.launcher.engines.factory import batch_scripts, make_engine
+from harness.launcher.engines.local.fork_client import shared_server
 from harness.launcher.launch_plan import (
     LaunchPlan,
     SweepRuns,
@@ -74,8 +76,12 @@ def launch(
 ) -> list[Outcome]:
     """Train every run that has not ended, compare, and report. Returns outcomes in the order of `configs`.
     Raises UserError for what the user can fix, before anything is written; Interrupted on Ctrl-C."""
-    hooks, console = hooks or LaunchHooks(), console or Console()
-    note = printer(console)
+    with shared_server():
+        return _launch(configs, hooks or LaunchHooks(), console or Console())
+
+
+def _launch(configs: Sequence[Config], hooks: LaunchHooks, console: Console) -> list[Outcome]:
+    note, load = printer(console), OtherLoad()
     check_trainable(configs)
     check_step_times(configs[0])
     check_cache_writable()
@@ -83,10 +89,10 @@ def launch(
     for line in kept_mesh_lines(sweep_runs):
         note(line)
     if configs[0].engine.dry_run:
-        return _show_dry_run(forecast_runs(sweep_runs), sweep_runs.runs, hooks, console)
+        return _show_dry_run(forecast_runs(sweep_runs, load), sweep_runs.runs, hooks, console)
     sweep_runs = _tokenize(sweep_runs, configs, hooks, note)
     sweep_runs, tuning = _tune(sweep_runs, hooks, console)
-    plan = forecast_runs(sweep_runs)
+    plan = forecast_runs(sweep_runs, load)
     check_room([run for run in plan.runs if not run.ended])
     with hold_sweep_lock(plan.sweep):
         _report_edited_entries(plan.sweep, note)
