@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness import moved
+from harness.core import loaded_code
+
+loaded_code.install()
+
+from harness import moved  # noqa: E402  (its code is recorded as well)
 
 if TYPE_CHECKING:
     from harness.inspection.diff.diff_checkpoints import diff

@@ -33,6 +33,7 @@ class CacheKind:
 
 KINDS = {
     "programs": CacheKind("compiled programs"),
+    "traces": CacheKind("programs that need no trace"),
     "tokens": CacheKind("tokenised text"),
     "token_index": CacheKind("documents in files of tokens"),
     "tasks": CacheKind("scripts and logs of tasks that tokenise"),
