@@ -67,7 +67,7 @@ SUB_ROOMS: dict[str, dict[str, set[str]]] = {
         "cost": {""},
         "placement": {"", "cost"},
         "engines": {""},
-        "workers": {"", "cost", "engines"},
+        "workers": {"", "cost", "engines", "placement"},
         "stages": {"", "cost", "placement", "engines", "workers"},
         "": {"cost", "placement", "engines", "workers", "stages"},
     },
