@@ -55,20 +55,22 @@ def outside_reads() -> list[str]:
 
 def own_code(without: Sequence[str] = ()) -> list[CodeType | Path] | None:
     """Return the code of each loaded module outside installed packages, in the order of loading; of one that
-    was loaded before the hook, its file. None if some code is not known: typed in at a prompt, or
-    of such a file that has changed since. `without`: rooms of this package to leave out."""
+    was loaded before the hook, its file. None if some code is not known: of a file that has changed since, or
+    where an installed program or a prompt calls this package, such as a notebook or a runner of tests, whose
+    code may replace anything. `without`: rooms of this package to leave out."""
     skipped = tuple(f"{_PACKAGE}{room}/" for room in without)
     codes = [*_codes]
     recorded = {code.co_filename for code in codes}
-    known = [code for code in codes if not skipped or not code.co_filename.startswith(skipped)]
-    files: list[Path] = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name == "__main__" and file is None and "-c" not in sys.orig_argv:
-            return None
-        if file and file not in recorded and not _is_installed(file):
-            files.append(Path(file))
-    return [*known, *files] if all(map(_is_unchanged, files)) else None
+    files = {file for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
+    unrecorded = [Path(file) for file in sorted(files - recorded) if not _is_installed(file)]
+    if _is_called_by_installed() or not all(map(_is_unchanged, unrecorded)):
+        return None
+    return [*(code for code in codes if not skipped or not code.co_filename.startswith(skipped)), *unrecorded]
+
+
+def _is_called_by_installed() -> bool:
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return "-c" not in sys.orig_argv if file is None else _is_installed(file)
 
 
 def code_hash(parts: Sequence[CodeType | Path]) -> str:
@@ -94,18 +96,22 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         code = arguments[0]
         if isinstance(code, CodeType) and code.co_name == "<module>" and not _is_installed(code.co_filename):
             _codes.append(code)
-    elif event in _OUTSIDE and not _is_of_modules(event, arguments) and _is_called_by_users(sys._getframe(1)):
+    elif event in _OUTSIDE and not _is_harmless(event, arguments) and _is_called_by_users(sys._getframe(1)):
         _outside_reads.append(f"{event} {arguments[0] if arguments else ''}")
 
 
-def _is_of_modules(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Return whether an event belongs to Python's import system, or reads the file of a module."""
+def _is_harmless(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Return whether an event belongs to Python's import system, or opens the file of a module or one that is
+    only written."""
     if sys._getframe(2).f_code.co_filename.startswith(_IMPORT_SYSTEM):
         return True
-    file = arguments[0] if event == "open" else None
-    return isinstance(file, str) and (
+    if event != "open":
+        return False
+    file, mode = arguments[:2]
+    is_module = isinstance(file, str) and (
         _is_installed(file) or any(code.co_filename == file for code in [*_codes])
     )
+    return is_module or (isinstance(mode, str) and mode[:1] in "wax" and "+" not in mode)
 
 
 def _is_called_by_users(frame: FrameType | None) -> bool:
