@@ -52,8 +52,16 @@ def run_of(tmp_path: Path, steps: int = STEPS, flops: float = 6600.0, **changes)
     return Run(made, described, run_dir(sweep_dir([made]), made))
 
 
-def finish(run: Run, step: float = STEP_SECONDS, compile: float = 4.0, attempt: int = 1, first: float = 3.0):
-    """A run that took so many seconds a step (the first one more), to compile, and 1 a further phase."""
+def finish(
+    run: Run,
+    step: float = STEP_SECONDS,
+    compile: float = 4.0,
+    attempt: int = 1,
+    first: float = 3.0,
+    start: float = 0.0,
+):
+    """A run that took so many seconds a step (the first one more), to start, to compile, and 1 a further
+    phase."""
     times = [first + step * i for i in range(run.facts.steps)]
     rows = [
         dict.fromkeys(metrics.STEPS, 0) | {"step": i + 1, "device_seconds": seconds * run.devices}
@@ -62,7 +70,7 @@ def finish(run: Run, step: float = STEP_SECONDS, compile: float = 4.0, attempt: 
     metrics.write_part(run.dir, "steps", 0, run.facts.steps, rows)
     moment, lines = 1e9, []
     phases = [("compile", compile), ("train", times[-1]), ("evaluate", 1.0), ("save", 1.0), ("end", 0.0)]
-    for phase, seconds in [("start", 0.0), *phases]:
+    for phase, seconds in [("start", start), *phases]:
         lines.append({"time": moment, "phase": phase, "attempt": attempt, "width": run.devices})
         moment += seconds
     run.dir.timeline.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -330,6 +338,24 @@ class TestLearning:
             finish(run)
             measurements.record_timings(sweep_dir([run.config]), [run], 1.0)
         assert [each.warm for each in measurements.load_observations("cpu")] == [False, True]
+
+    def test_the_wait_for_tokens_belongs_to_no_run(self, tmp_path):
+        """The first sweep makes them; a start of as many seconds in a later one is a slow start."""
+        startups = []
+        for seed in (0, 1):
+            run = run_of(tmp_path, seed=seed)
+            finish(run, start=31.0)
+            measurements.record_timings(sweep_dir([run.config]), [run], 1.0)
+            startups.append(measurements.load_observations("cpu")[-1].startup)
+        assert startups == [reference.PROCESS_SECONDS + 4.0, 31.0 + 4.0]
+
+    def test_a_run_that_waited_for_the_programs_of_another_tells_nothing_of_compiling(self, tmp_path):
+        runs = [run_of(tmp_path, seed=seed) for seed in (0, 1)]
+        finish(runs[0], compile=4.0)
+        finish(runs[1], compile=5.0)
+        measurements.record_timings(sweep_dir([runs[0].config]), runs, 1.0)
+        startups = [each.startup for each in measurements.load_observations("cpu")]
+        assert startups == [4.0, None]
 
     def test_another_machine_has_its_own_rates(self, tmp_path, monkeypatch):
         run = run_of(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,13 @@ def record_timings(
     finished = [run for run in runs if run.name in timings]
     if not finished:
         return []
-    lines = _record_errors(sweep, {name: sum(t.phase_seconds.values()) for name, t in timings.items()})
+    cached_data = _cached_data(runs[0].config.cluster.platform)
+    seconds = {
+        run.name: sum(timings[run.name].phase_seconds.values())
+        - _token_seconds(run, timings[run.name], cached_data)
+        for run in finished
+    }
+    lines = _record_errors(sweep, seconds)
     try:
         _save_observations(finished, timings, oversubscription, load)
         prediction_log.append_predictions(_to_predictions(sweep, finished, timings))
@@ -152,14 +158,30 @@ def _save_observations(
         observation = to_observation(run, timing, oversubscription, warm, busy or 0.0)
         if first_step < timing.first_step and not warm:  # it waited for the programs of another
             observation = dataclasses.replace(observation, startup=None)
-        elif observation.data not in cached_data and observation.startup is not None:  # and for tokens
-            token_seconds = max(0.0, timing.phase_seconds.get(BEGIN, 0.0) - PROCESS_SECONDS)
-            observation = dataclasses.replace(observation, startup=observation.startup - token_seconds)
+        elif observation.startup is not None:
+            startup = observation.startup - _token_seconds(run, timing, cached_data)
+            observation = dataclasses.replace(observation, startup=startup)
         observations.append(observation)
     content = _OBSERVATIONS.read_json()
     entries = [dataclasses.asdict(observation) for observation in observations[-MAX_OBSERVATIONS:]]
     content = (content if isinstance(content, dict) else {}) | {machine_kind(platform): entries}
     _OBSERVATIONS.write_json(content)
+
+
+def _cached_data(platform: str) -> frozenset[str]:
+    """Return the hashes of the data that earlier runs have read; none if the cache cannot be used."""
+    try:
+        return frozenset(observation.data for observation in load_observations(platform))
+    except UserError:
+        return frozenset()
+
+
+def _token_seconds(run: Run, timing: RunTiming, cached_data: Container[str]) -> float:
+    """Return the seconds that a run waited for its tokens, which are made once in a sweep, not in each run:
+    those of its start, if no earlier run has read the same."""
+    if data_hash(run.config, run.facts) in cached_data:
+        return 0.0
+    return max(0.0, timing.phase_seconds.get(BEGIN, 0.0) - PROCESS_SECONDS)
 
 
 def _to_predictions(
