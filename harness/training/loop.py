@@ -60,7 +60,7 @@ class RunIO:
     stop: threading.Event
     profiler: StepProfiler | None = None
 
-    def save(self, programs: RunPrograms, progress: Progress) -> None:
+    def save(self, progress: Progress) -> None:
         """Write the metric rows, then the state. The manifest follows when Orbax is done."""
         self.writer.heartbeat("save")
         self.writer.write_part(progress.step)
@@ -69,8 +69,7 @@ class RunIO:
             progress.device_seconds, {}, progress.input_seconds,
             progress.stream.to_json() if progress.stream else {},
         )  # fmt: skip
-        state = progress.state
-        self.checkpointer.save(programs.copy(state) if self.checkpointer.in_background else state, manifest)
+        self.checkpointer.save(progress.state, manifest)
 
 
 def train_segment(
@@ -116,7 +115,7 @@ def train_segment(
                 run_io.writer.heartbeat("evaluate")
                 buffer.add_evaluation(progress, programs.evaluate(state))
             if saves:
-                run_io.save(programs, progress)
+                run_io.save(progress)
             if preempted:
                 run_io.checkpointer.wait()
                 raise Preempted

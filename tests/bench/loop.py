@@ -66,7 +66,7 @@ def main(folder: Path, steps: int, overrides: list[str]) -> None:
         results["loop"].append((time.perf_counter() - start) / steps)
 
         start = time.perf_counter()
-        desk.save(lane, here)
+        desk.save(here)
         results["save"].append(time.perf_counter() - start)
         state, start = here.state, time.perf_counter()
         for _ in range(steps):
@@ -100,7 +100,7 @@ class Unsaved:
     def __getattr__(self, name):
         return getattr(self._desk, name)
 
-    def save(self, lane, here):
+    def save(self, here):
         pass
 
 

@@ -19,6 +19,7 @@ from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import Manifest, valid_steps
 from harness.training.output import checkpointer
 from harness.training.output.checkpointer import Checkpointer, RestoreError, restore
+from harness.training.output.state_copy import copy_state
 
 STATE = {
     "params": {"layers.0.w": jnp.arange(6.0).reshape(2, 3), "gain": jnp.ones(3, jnp.bfloat16)},
@@ -170,3 +171,19 @@ def test_a_state_that_is_saved_without_a_copy_is_on_disk_when_the_call_returns(t
     assert same(restore(run, 1, ABSTRACT), STATE)
     save(RunDir(tmp_path / "other"))
     assert len(batches) == 3, "from a copy, all at once"
+
+
+def test_what_is_saved_is_a_copy_made_before_the_next_step_overwrites_it():
+    """The step is still running when the copy is asked for, and donates the state of the one before."""
+    step = jax.jit(lambda state: jax.tree.map(lambda x: x @ x / 512 + 1, state), donate_argnums=0)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    for spec in (jax.P(), jax.P("d")):
+        state = [jax.device_put(jnp.eye(512), jax.NamedSharding(mesh, spec))]
+        for _ in range(20):
+            state = step(state)
+            copy = copy_state(state)
+            assert copy[0].sharding == state[0].sharding
+            expected = step([*copy_state(copy)])
+            state = step(state)
+            assert np.array_equal(expected[0], state[0])
+            assert not copy[0].is_deleted()

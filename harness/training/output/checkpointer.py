@@ -22,6 +22,7 @@ from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest
 from harness.records.run.checkpoint_manifest import Manifest
 from harness.training.output.orbax_path import orbax_path
+from harness.training.output.state_copy import copy_state
 
 STATE_NAME = "state"
 PROOF_BYTES = 2**26
@@ -182,10 +183,10 @@ def wait_all() -> None:
 class Checkpointer:
     """Writer of a run's checkpoints; a manifest completes each checkpoint.
 
-    With `in_background`, `save` takes a state that is never donated (a copy). It returns at once unless the
-    last save of the run is unfinished, so at most one copy per run exists. The next call raises the errors of
-    the last one. Without, it takes the state itself, fetches it from the devices array by array, and returns
-    when it is on disk: for devices that have no room for a copy.
+    With `in_background`, `save` copies the state, which the next step may overwrite, and returns at once
+    unless the last save of the run is unfinished, so at most one copy per run exists. The next call raises
+    the errors of the last one. Without, it fetches the state itself from the devices array by array, and
+    returns when it is on disk: for devices that have no room for a copy.
 
     The first save is restored before its manifest is written: in another process libraries, folder or disk
     may have changed, in the same one they have not."""
@@ -206,6 +207,7 @@ class Checkpointer:
     def save(self, state: Any, manifest: Manifest) -> None:
         """Wait for the last save, then save `state`, in the background or not."""
         self.wait()
+        state = copy_state(state) if self.in_background else state
         if jax.process_count() == 1:
             self._pending = _ORBAX.submit(
                 lambda: self._finish_save(self._start_save(state, manifest), state, manifest)

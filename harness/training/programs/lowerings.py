@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from harness.core.hashing import hash_json, to_plain
 from harness.models.families.abilities import DrawsImages
@@ -26,7 +25,7 @@ _lock = Lock()
 
 
 def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredProgram:
-    """Return the program `name` (init, step, copy, judged, evaluate or sample) of a run over a mesh without
+    """Return the program `name` (init, step, judged, evaluate or sample) of a run over a mesh without
     devices. A process lowers it at most once. `platform` is the device's, such as cpu."""
     key = (name, platform, hash_json(_program_key(specs)))
     with _lock:
@@ -45,8 +44,6 @@ def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...],
             return specs.optimizer.init, (specs.trainable_params,), ()
         case "step":
             return specs.step, specs.step_arguments, (0,)
-        case "copy":
-            return lambda state: jax.tree.map(jnp.copy, state), (specs.state,), ()
         case "judged":
             return specs.judged_params, (specs.state,), ()
         case "evaluate":

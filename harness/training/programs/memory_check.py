@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,16 +78,25 @@ class NoRoom(UserError):
 
 
 def memory_need(programs: RunPrograms) -> MemoryNeed:
-    """Return the need as counted by the compiler. Compiles or loads all programs of the run."""
+    """Return the need as counted by the compiler, and of the state by its shards. Compiles or loads all
+    programs of the run."""
     analyses: list[Any] = [program.memory_analysis() for program in programs.prepare()]
-    _, step, copy, *evaluations = analyses
-    state = copy.argument_size_in_bytes
+    _, step, *evaluations = analyses
+    state = _state_bytes(programs.abstract_state())
     buffers = step.argument_size_in_bytes + step.output_size_in_bytes - step.alias_size_in_bytes
     training = buffers + step.temp_size_in_bytes - state
     # What is judged, where it is not what is trained, lies beside the state while it is evaluated.
     evaluation = sum(each.output_size_in_bytes + each.temp_size_in_bytes for each in evaluations)
     num_devices = len(programs.local_devices)
-    return MemoryNeed(state, copy.output_size_in_bytes, training, evaluation, num_devices)
+    return MemoryNeed(state, state, training, evaluation, num_devices)
+
+
+def _state_bytes(abstract: Any) -> int:
+    """Return the bytes that a state needs on each device; `abstract`: specs of its arrays, with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(abstract)
+    )
 
 
 class MemoryBudget:

@@ -33,7 +33,7 @@ from harness.training.step_inputs import StepInputs
 from harness.training.trainable.draw_params import draw_params
 from harness.training.trainable.trainable_model import Params, TrainableModel, split_trainable
 
-TRAINING_PROGRAMS = ("init", "step", "copy", "evaluate")
+TRAINING_PROGRAMS = ("init", "step", "evaluate")
 """Programs that the training loop calls."""
 
 
@@ -99,10 +99,6 @@ class RunPrograms:
         """True if anything in the run asks for the place of a step (`StepInputs.clock`)."""
         return self._specs.has_clock
 
-    def copy(self, state: TrainState) -> TrainState:
-        """Copy the state for a background save, since the next step may donate the original."""
-        return self._program_copy(state)
-
     def step_values(self, metrics: jax.Array) -> dict[str, float]:
         """Return the values of a step's metrics by column. The last two of METRICS need experts."""
         values = [*map(float, np.asarray(metrics))]
@@ -137,7 +133,7 @@ class RunPrograms:
 
     def prepare(self) -> tuple[Program, ...]:
         """Compile or load every program that the training loop calls."""
-        programs = self._program_init, self._program_step, self._program_copy, self._program_evaluate
+        programs = self._program_init, self._program_step, self._program_evaluate
         return (*programs, self._program_judged) if self._judges_others else programs
 
     @property
@@ -177,10 +173,6 @@ class RunPrograms:
     @functools.cached_property
     def _program_step(self) -> Program:
         return self._compile("step")
-
-    @functools.cached_property
-    def _program_copy(self) -> Program:
-        return self._compile("copy")
 
     @functools.cached_property
     def _program_evaluate(self) -> Program:
