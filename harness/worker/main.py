@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NoReturn
@@ -207,12 +208,11 @@ class _RunTrainer:
         devices = self.devices[allocation.first_device : allocation.first_device + run.num_devices]
         try:
             check_same_content(task.config, facts.data_fingerprint, facts.eval_fingerprint)
-            model = rebuild_model(task.config, facts)
-            without_data = make_run_programs(task.config, model, devices, _no_batch, {})
             with ExitStack() as stack:
-                with spare_work(without_data.prepare):  # another process may tokenise what this one waits for
+                with spare_work(self._compile_ahead(run)):  # while another process tokenises
                     rows = local_rows(task.config, devices)
                     data = stack.enter_context(self.readers.open(task.config, rows))
+                model = rebuild_model(task.config, facts)
                 get_batch, heldout = data.reader.get, data.heldout
                 programs = make_run_programs(task.config, model, devices, get_batch, heldout, data.features)
                 return train_run(task, programs, allocation.stop, self.memory_budget)
@@ -221,3 +221,16 @@ class _RunTrainer:
                 status = replace(read_status(task.run), state=State.refused, message=str(error))
                 write_status(task.run, status)
             return State.refused
+
+    def _compile_ahead(self, run: ScheduledRun) -> Iterator[None]:
+        """Compile the programs of a run, then those of each run behind it, into the cache. An error is left
+        to the attempt of the run whose it is."""
+        from harness.training.parent_checkpoint import rebuild_model
+        from harness.training.programs.run_programs import make_run_programs
+
+        for later in dropwhile(lambda other: other is not run, self.tasks):
+            task, devices = self.tasks[later], self.devices[: later.num_devices]
+            with suppress(Exception):
+                model = rebuild_model(task.config, task.provenance.facts)
+                make_run_programs(task.config, model, devices, _no_batch, {}).prepare()
+            yield

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 from harness.core.progress import report as reporting
 from harness.core.progress.report import opaque, report, reports_to
@@ -121,7 +122,7 @@ def test_as_many_hold_a_lock_at_once_as_there_are_files(tmp_path):
     assert peak == 3
 
 
-def test_what_is_left_to_do_is_done_once_instead_of_waiting(tmp_path):
+def test_what_is_left_to_do_is_done_piece_by_piece_instead_of_waiting(tmp_path):
     path, done, leave = tmp_path / "some.lock", [], threading.Event()
     entered = threading.Event()
 
@@ -130,20 +131,22 @@ def test_what_is_left_to_do_is_done_once_instead_of_waiting(tmp_path):
             entered.set()
             leave.wait(60)
 
-    def compile_programs() -> None:
-        with hold_lock(tmp_path / "compile.lock", "compiles step", ""):
-            done.append("compiled")
+    def compile_programs() -> Iterator[None]:
+        for name in ("step", "evaluate"):
+            with hold_lock(tmp_path / "compile.lock", f"compiles {name}", ""):
+                done.append(name)
+            yield
         leave.set()
 
-    with spare_work(compile_programs), hold_lock(path, "reads prose", ""):
+    with spare_work(compile_programs()), hold_lock(path, "reads prose", ""):
         assert not done, "nobody holds the lock"
     thread = threading.Thread(target=other)
     thread.start()
     entered.wait()
-    with spare_work(compile_programs):
+    with spare_work(compile_programs()):
         for _ in range(2):
             with hold_lock(path, "reads prose", ""):
-                assert done == ["compiled"]
+                assert done == ["step", "evaluate"]
     thread.join()
     leave.clear()
     thread = threading.Thread(target=other)
@@ -152,5 +155,5 @@ def test_what_is_left_to_do_is_done_once_instead_of_waiting(tmp_path):
     entered.wait()
     threading.Timer(0.1, leave.set).start()
     with hold_lock(path, "reads prose", ""):
-        assert done == ["compiled"], "it was left for another wait"
+        assert done == ["step", "evaluate"], "it was left for another wait"
     thread.join()

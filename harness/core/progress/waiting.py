@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,7 +18,8 @@ from harness.core.progress.report import report
 POLL_SECONDS = 0.05
 """Seconds between two attempts at first; each is twice as long as the one before, up to the maximum."""
 MAX_POLL_SECONDS = 0.25
-_spare_work: ContextVar[Callable[[], object] | None] = ContextVar("work for a wait", default=None)
+_NO_MORE = object()
+_spare_work: ContextVar[Iterator[object] | None] = ContextVar("work for a wait", default=None)
 
 
 @contextmanager
@@ -52,8 +53,9 @@ def hold_one_of(paths: Sequence[Path], purpose: str, way_out: str) -> Iterator[N
 
 
 @contextmanager
-def spare_work(work: Callable[[], object]) -> Iterator[None]:
-    """Do `work`, once, if this thread has to wait for a lock within the block."""
+def spare_work(work: Iterator[object]) -> Iterator[None]:
+    """While this thread has to wait for a lock within the block, let it do the next piece of `work`, which is
+    done whenever an item is asked for."""
     token = _spare_work.set(work)
     try:
         yield
@@ -62,13 +64,15 @@ def spare_work(work: Callable[[], object]) -> Iterator[None]:
 
 
 def _do_spare_work() -> bool:
-    """Do the work that this thread has left for a wait. Return whether there was any."""
+    """Do a piece of the work that this thread has left for a wait. Return whether there was any."""
     work = _spare_work.get()
     if work is None:
         return False
-    _spare_work.set(None)  # it may wait for locks too
-    work()
-    return True
+    token = _spare_work.set(None)  # it may wait for locks too
+    try:
+        return next(work, _NO_MORE) is not _NO_MORE
+    finally:
+        _spare_work.reset(token)
 
 
 def _first_free(descriptors: Sequence[int], folder: Path, way_out: str) -> int | None:
