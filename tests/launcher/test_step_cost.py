@@ -131,9 +131,8 @@ class TestEstimate:
     def test_nothing_measured_is_a_stated_default_and_a_wide_interval(self, tmp_path):
         run = run_of(tmp_path)
         found = estimate_run(run, 1, 1.0, [])
-        assert found.train == pytest.approx(
-            200 * (reference.STEP_SECONDS + 6600 * 1280 / reference.STEP_RATE)
-        )
+        rate = reference.PRODUCT_RATE * 8 / (8 + reference.HALF_WIDTH)
+        assert found.train == pytest.approx(200 * 6600 * 1280 / rate)
         assert (found.runs, found.low, found.high) == (0, found.seconds / 4, found.seconds * 4)
 
     def test_a_calibration_scales_steps_and_starts_and_halves_the_doubt(self, tmp_path):
@@ -165,6 +164,14 @@ class TestEstimate:
         assert estimate_run(run_of(tmp_path), 1, 1.0, known).train == pytest.approx(200 * 6600 * 1280 / 1e9)
         large = estimate_run(run_of(tmp_path, flops=6600.0 * 30), 1, 1.0, known)
         assert large.train == pytest.approx(30 * 200 * 6600 * 1280 / 5e9)
+
+    def test_a_wider_model_computes_at_a_higher_rate(self, tmp_path):
+        run = run_of(tmp_path)
+        wide = dataclasses.replace(run, facts=dataclasses.replace(run.facts, shape={"width": 240}))
+        known = [observed(1e9, model_width=80)]
+        narrow_rate, wide_rate = (estimate_run(each, 1, 1.0, known).train for each in (run, wide))
+        assert wide_rate == pytest.approx(200 * 6600 * 1280 / 1.5e9)
+        assert narrow_rate > wide_rate
 
     def test_the_interval_widens_with_scatter_and_with_distance(self, tmp_path):
         def width(known, flops=6600.0):
@@ -216,8 +223,7 @@ class TestLoad:
             for demand in (0.0, 0.5)
         )
         assert beside.seconds == pytest.approx(1.5 * alone.seconds)
-        assert beside.low == pytest.approx(alone.low), "they may leave at once"
-        assert beside.high > 1.5 * alone.high
+        assert beside.high / beside.low == pytest.approx(1.5 * alone.high / alone.low), "they may leave"
 
     def test_free_cores_are_enough(self, tmp_path):
         lanes = [observed(1e9, crowd=0.5)]
@@ -274,12 +280,13 @@ class TestConditions:
         assert fresh - later == pytest.approx(6_000_000 / reference.TOKENIZE_RATE)
 
 
-def test_the_calibration_is_steady_and_brief():
-    start = time.perf_counter()
-    speeds = [machine_speed.measure_machine(0.05) for _ in range(2)]
-    assert time.perf_counter() - start < 2.0
+def test_the_calibration_is_steady_whatever_else_runs():
+    start = time.thread_time()
+    speeds = [machine_speed.measure_machine(0.1) for _ in range(2)]
+    assert time.thread_time() - start < 1.0
     assert speeds[0].arithmetic > 1e8
-    assert speeds[0].over(speeds[1]).compiling == pytest.approx(1, rel=0.5)
+    for name in ("arithmetic", "compiling"):
+        assert getattr(speeds[0].over(speeds[1]), name) == pytest.approx(1, rel=0.25)
 
 
 class TestLearning:

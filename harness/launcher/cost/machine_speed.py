@@ -1,8 +1,8 @@
 """Speed of this machine from a calibration of half a second, for a launch that has no earlier run to go by.
 
 Two speeds matter: arithmetic for the steps, and branching code over small objects for tracing and compiling.
-Each is measured on one core, as the best of many slices, so that neighbours, which are measured apart
-(`harness.core.host.host_load`), do not count twice. NumPy is enough for that: the driver imports no JAX.
+Each is measured in CPU time on one core, as the best of many slices, so that neighbours, which are measured
+apart (`harness.core.host.host_load`), do not count twice. NumPy is enough: the driver imports no JAX.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.core.errors import UserError
 from harness.records.typed_values import parse_record
 
 SECONDS_EACH = 0.25
-"""Seconds for which each speed is measured."""
+"""CPU seconds for which each speed is measured."""
 SIDE, BATCH = 64, 16
 """Side of the products, small enough for BLAS to compute them on one core, and their number in a slice."""
 SOURCE = "\n".join(
@@ -57,7 +57,7 @@ def machine_speed(kind: str) -> MachineSpeed:
 
 
 def measure_machine(seconds: float = SECONDS_EACH) -> MachineSpeed:
-    """Measure both speeds, for `seconds` each."""
+    """Measure both speeds, for so many CPU seconds each."""
     left, right = np.random.default_rng(0).random((2, BATCH, SIDE, SIDE), np.float32)
     out = np.empty_like(left)
 
@@ -82,9 +82,9 @@ def share_of_a_core(seconds: float = SECONDS_EACH) -> float:
 
 
 def _best_seconds(work: Callable[[], None], seconds: float) -> float:
-    """Return the seconds of the fastest call within so many seconds."""
-    best, end = float("inf"), time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
+    """Return the CPU seconds of the fastest call within so many CPU seconds."""
+    best, end = float("inf"), time.thread_time() + seconds
+    while (start := time.thread_time()) < end:
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     return best

@@ -21,6 +21,7 @@ from harness.launcher.cost.step_cost import (
     machine_kind,
     program_hash,
     program_layers,
+    width_of_model,
     workload_of,
 )
 from harness.launcher.runs import Run
@@ -135,6 +136,7 @@ def to_observation(
         program=program_hash(run.config),
         warm=warm,
         layers=program_layers(run.facts),
+        model_width=width_of_model(run.facts),
         data=data_hash(run.config, run.facts),
         busy=busy,
     )

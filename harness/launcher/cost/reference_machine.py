@@ -11,11 +11,12 @@ from harness.launcher.cost.machine_speed import MachineSpeed
 
 SPEED = MachineSpeed(arithmetic=7.55e10, compiling=920.0)
 """Speeds of the reference machine in the calibration."""
-STEP_SECONDS, STEP_RATE = 0.001, 3.6e10
-"""Seconds of a step without arithmetic, and FLOP/s of the rest of it."""
+PRODUCT_RATE, HALF_WIDTH = 7.5e10, 80
+"""FLOP/s of one core in the products of a wide model, and the model width at which a step has half of it:
+FLOPs grow with the square of the width, the work between products with the width."""
 PROCESS_SECONDS = 1.0
 """Seconds of a start that compiles nothing: a process, its data, its state, and programs from the cache."""
-PROGRAM_SECONDS, LAYER_SECONDS = 3.5, 0.6
+PROGRAM_SECONDS, LAYER_SECONDS = 2.8, 0.9
 """Seconds in which the programs of a run are traced and compiled: those without layers, and each layer."""
 TOKENIZE_RATE = 1.2e6
 """Tokens in a second that one core reads and tokenises."""
@@ -23,9 +24,9 @@ DRIVER_SECONDS = 4.0
 """Seconds of a sweep without any run: the start of workers, comparison and report."""
 
 
-def step_rate(step_flops: float) -> float:
-    """Return the FLOP/s of a step of so many FLOPs; small ones spend most of their time between products."""
-    return step_flops / (STEP_SECONDS + step_flops / STEP_RATE)
+def step_rate(model_width: int) -> float:
+    """Return the FLOP/s of the steps of a model of this width on one core."""
+    return PRODUCT_RATE * model_width / (model_width + HALF_WIDTH)
 
 
 def startup_seconds(layers: int, *, compiles: bool) -> float:

@@ -46,7 +46,7 @@ RATE_PER_DOUBLING = 0.97
 DEFAULT_UNCERTAINTY, CALIBRATED_UNCERTAINTY = 4.0, 1.7
 """Factors by which a default may be wrong either way, and one that is scaled by a calibration."""
 LOAD_UNCERTAINTY = 0.5
-"""Power of the factor by which neighbours slow a run down, by which it may be slower still: more may come."""
+"""Power of the factor by which neighbours slow a run down, which is its doubt: they may leave, or more come."""
 UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 """Factors by which a measured rate may be wrong, besides its scatter: always, and for each factor e between
 the run and the nearest measurement."""
@@ -54,6 +54,8 @@ NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
 """Runs that count: no more than this distance (in ln) beyond the nearest one, and the newest of these."""
 SHARED_STATE_PARAMETERS, HOST_DEVICES = 50_000_000, 8
 """Parameters from which on the devices of a host share the state of a run, and the devices of a host."""
+DEFAULT_MODEL_WIDTH = 64
+"""Width that is assumed of a model without one."""
 LEAST_SHARE = 0.1
 """Share of the cores that a run is taken to have had at least, however busy others kept them."""
 ROW_BYTES = 64
@@ -93,6 +95,8 @@ class Observation:
     """True if the program had been compiled before."""
     layers: int = 0
     """Layers that the program spells out; 0 if an earlier version wrote the observation."""
+    model_width: int = 0
+    """Width of the model; 0 likewise."""
     data: str = ""
     """Hash of the tokens that the run read (`data_hash`)."""
     busy: float = 0.0
@@ -201,7 +205,8 @@ def estimate_run(
         "startup": _startup_seconds(run, near, observations, conditions) * slowdown,
     }
     total, basis = sum(parts.values()), COMPUTED if described else _default_basis(conditions)
-    bounds = {"low": total / low / slowdown, "high": total * high * slowdown**LOAD_UNCERTAINTY}
+    load_doubt = slowdown**LOAD_UNCERTAINTY
+    bounds = {"low": total / low / load_doubt, "high": total * high * load_doubt}
     return RunEstimate(**parts, **bounds, runs=len(near), steps=workload.steps, basis=basis)
 
 
@@ -213,16 +218,19 @@ def _device_rates(
     run: Run, workload: Workload, width: int, near: Sequence[Observation], conditions: LaunchConditions
 ) -> np.ndarray:
     """Return the FLOP/s of one device without neighbours by each run that counts: the reference machine's for
-    steps of this size, times the run's own over the reference's."""
+    a model of this width, times the run's own over the reference's."""
     if run.config.cluster.platform != "cpu":
         rates = [o.rate * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near]
         return np.array(rates or [ACCELERATOR_RATE])
-    reference = step_rate(workload.step_flops)
+    model_width = width_of_model(run.facts)
     factors = [
-        o.idle_rate / step_rate(o.step_flops) * RATE_PER_DOUBLING ** math.log2(width / o.width) for o in near
+        o.idle_rate
+        / step_rate(o.model_width or model_width)
+        * RATE_PER_DOUBLING ** math.log2(width / o.width)
+        for o in near
     ]
     default = conditions.speed.arithmetic if conditions.speed else 1.0
-    return reference * np.array(factors or [default])
+    return step_rate(model_width) * np.array(factors or [default])
 
 
 def _nearest(
@@ -262,6 +270,11 @@ def _startup_seconds(
 def program_layers(facts: Facts) -> int:
     """Return the layers that the program of a run spells out: one where a scan repeats it."""
     return 1 if facts.scanned else max(1, facts.shape.get("layers", 1))
+
+
+def width_of_model(facts: Facts) -> int:
+    """Return the width of a model; a usual small one for a model that has none."""
+    return facts.shape.get("width", 0) or DEFAULT_MODEL_WIDTH
 
 
 def data_hash(config: Config, facts: Facts) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.config.run_identity import config_difference
 from harness.core.hashing import is_covered_by
 from harness.core.number_format import format_clock, format_si
+from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.placement.forecast import Forecast
 from harness.launcher.placement.idle_devices import idle_devices
 from harness.launcher.run_directories import Note
@@ -70,8 +71,9 @@ def plan_lines(sweep: SweepDir, runs: Sequence[Run], forecast: Forecast) -> list
         f"to the verdict ({format_clock(forecast.low)} to {format_clock(forecast.high)})"
     )
     if forecast.demand >= BUSY:
-        demand = f"{forecast.demand:.0%} of its cores"
-        lines.append(f"  the machine is busy: others ask for {demand}, which the prediction takes to last")
+        cores = cpu_cores()
+        demand = f"others ask for {forecast.demand * cores:.1f} of its {with_plural(cores, 'core')}"
+        lines.append(f"  the machine is busy: {demand}, which the prediction takes to last")
     return lines + idle_devices(runs, forecast)
 
 
