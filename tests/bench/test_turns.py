@@ -90,7 +90,7 @@ def test_spread_is_numpys() -> None:
     found = spread(values)
     assert [found.low, found.median, found.high] == pytest.approx(np.percentile(values, [25, 50, 75]))
     assert spread(values).median == statistics.median(values)
-    assert spread([2.0]).text() == "2.00 (2.00-2.00)"
+    assert spread([2.0]).text() == "2.00 (2.00 to 2.00)"
 
 
 def test_ratios_are_taken_round_by_round() -> None:

@@ -90,8 +90,8 @@ class Spread:
     high: float
 
     def text(self, form: str = ".2f") -> str:
-        """Return `median (low-high)`, each in the format `form`."""
-        return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
+        """Return `median (low to high)`, each in the format `form`."""
+        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def spread(values: Sequence[float]) -> Spread:
