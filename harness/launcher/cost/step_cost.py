@@ -46,7 +46,7 @@ RATE_PER_DOUBLING = 0.97
 DEFAULT_UNCERTAINTY, CALIBRATED_UNCERTAINTY = 4.0, 1.7
 """Factors by which a default may be wrong either way, and one that is scaled by a calibration."""
 LOAD_UNCERTAINTY = 0.5
-"""Power of the factor by which neighbours slow a run down, which is its doubt: they may leave, or more come."""
+"""Power of the factor by which neighbours slow a run down that is its doubt: they may leave, or more come."""
 UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 """Factors by which a measured rate may be wrong, besides its scatter: always, and for each factor e between
 the run and the nearest measurement."""
