@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -21,8 +22,9 @@ import numpy as np
 from harness.core.cache.cache_dir import cache_dir
 from harness.core.cache.cache_entries import CacheEntry, Note, print_note
 from harness.core.file_locks import host_dir
+from harness.core.host_memory import free_memory
 from harness.core.progress.report import opaque, report
-from harness.core.progress.waiting import hold_lock
+from harness.core.progress.waiting import hold_lock, hold_one_of
 from harness.parallel.processes.agreement import to_host
 from harness.training.programs.stored_executable import (
     Device,
@@ -31,6 +33,7 @@ from harness.training.programs.stored_executable import (
     load_executable,
 )
 from harness.training.programs.training_environment import program_environment
+from harness.training.traces.known_trace import is_repeatable
 
 Program = jax.stages.Compiled
 """Compiled program, called like the function that it was compiled from."""
@@ -39,6 +42,9 @@ MAX_IN_FLIGHT = 8
 """Number of programs of a run in flight at once. On CPU XLA starts 32 per device. With more, a device may
 wait for a slot while the others wait for it in a collective: a deadlock (jaxlib 0.10.2)."""
 KIND = "programs"
+MAX_COMPILES, COMPILE_BYTES = 8, 1.5e9
+"""Largest number of programs that a host compiles for its CPU at a time, and free bytes for each: a step of
+six layers takes 200 MB, and larger models more."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +54,35 @@ class LoweredProgram:
     name: str
     lowered: jax.stages.Lowered
 
-    @functools.cached_property
+    @property
     def text_hash(self) -> str:
         """Sha256 of the StableHLO without source locations, 64 hex digits."""
-        return hashlib.sha256(self.lowered.as_text().encode()).hexdigest()
+        return self._text_facts[0]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True if the text is all that there is of the program (`traces.known_trace`)."""
+        return self._text_facts[1]
+
+    @functools.cached_property
+    def _text_facts(self) -> tuple[str, bool]:
+        text = self.lowered.as_text()
+        return hashlib.sha256(text.encode()).hexdigest(), is_repeatable(text)
 
     def entry(self, devices: Sequence[Device]) -> CacheEntry:
         """Return the place of its executable for so many devices in the cache."""
-        inputs = {
-            "program": self.text_hash,
-            "devices": len(devices),
-            "processes": jax.process_count(),
-            "environment": program_environment(devices),
-        }
-        return CacheEntry(KIND, self.name, inputs)
+        return program_entry(self.name, self.text_hash, devices)
+
+
+def program_entry(name: str, text_hash: str, devices: Sequence[Device]) -> CacheEntry:
+    """Return the place in the cache of the executable, for so many devices, of a program with such a text."""
+    inputs = {
+        "program": text_hash,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+        "environment": program_environment(devices),
+    }
+    return CacheEntry(KIND, name, inputs)
 
 
 def compile_or_load(
@@ -74,11 +95,15 @@ def compile_or_load(
     """
     with opaque(f"reads the program {program.name}"):
         entry = program.entry(devices)
-    if cached and (from_cache := _load(program, entry, devices, note)) is not None:
+
+    def lower() -> jax.stages.Lowered:
+        return program.lowered
+
+    if cached and (from_cache := load_stored(entry, lower, devices, note)) is not None:
         return from_cache
     cache_dir(KIND)  # raises before the compile
-    with hold_lock(_compile_lock(entry, devices), f"compiles {program.name}", "set another TMPDIR"):
-        if cached and (from_cache := _load(program, entry, devices, note)) is not None:
+    with _hold_compile(program.name, entry, devices):
+        if cached and (from_cache := load_stored(entry, lower, devices, note)) is not None:
             return from_cache
         with opaque(f"compiles the program {program.name}"):
             compiled = compile_lowered(program.lowered, devices)
@@ -87,22 +112,37 @@ def compile_or_load(
     return compiled
 
 
-def _compile_lock(entry: CacheEntry, devices: Sequence[Device]) -> Path:
-    """Return the lock of a compile. A host compiles one program at a time for its CPU: parallel compiles have
-    aborted processes on an overloaded one. For accelerators each program has a lock of its own. Either lies
-    on this host: a lock in a shared home would let a whole cluster compile one program at a time."""
-    on_cpu = devices[0].platform == "cpu"
-    return host_dir() / ("compile.lock" if on_cpu else f"compile-{entry.path.stem}.lock")
+@contextmanager
+def _hold_compile(name: str, entry: CacheEntry, devices: Sequence[Device]) -> Iterator[None]:
+    """Hold the lock of a program, which is compiled once, and for CPU one of as many locks as this host has
+    cores and memory for: more compiles than that have aborted processes. All lie on this host: a lock in a
+    shared home would let a whole cluster compile one program at a time."""
+    purpose, way_out, folder = f"compiles {name}", "set another TMPDIR", host_dir()
+    with ExitStack() as locks:
+        program = f"compile-{entry.path.stem[-2:]}.lock"  # some programs share one: their number is limited
+        locks.enter_context(hold_lock(folder / program, purpose, way_out))
+        if devices[0].platform == "cpu":
+            slots = [folder / f"compile-slot-{number}.lock" for number in range(_compiles_at_once())]
+            locks.enter_context(hold_one_of(slots, purpose, way_out))
+        yield
 
 
-def _load(
-    program: LoweredProgram, entry: CacheEntry, devices: Sequence[Device], note: Note
+def _compiles_at_once() -> int:
+    """Return the number of programs that this host compiles for its CPU at a time, each on one core."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, MAX_COMPILES, int(free_memory() // COMPILE_BYTES)))
+
+
+def load_stored(
+    entry: CacheEntry, lower: Callable[[], jax.stages.Lowered], devices: Sequence[Device], note: Note
 ) -> Program | None:
+    """Load the executable of an entry onto these devices, with its lowering or that of a stub; None if there
+    is none. Of one that cannot be loaded a `note` is given, and it is removed."""
     content = entry.read(note)
     if content is None:
         return None
     try:
-        return load_executable(program.lowered, devices, content)
+        return load_executable(lower(), devices, content)
     except Exception as error:  # an executable that this JAX does not take: compile it again
         note(f"{entry.path} cannot be loaded ({type(error).__name__}); it is compiled again.")
         entry.remove()

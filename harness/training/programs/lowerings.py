@@ -16,6 +16,8 @@ from harness.training.metrics.metric_registry import MeasuredAt, configured_metr
 from harness.training.programs.compile_cache import LoweredProgram
 from harness.training.programs.evaluate import make_evaluate, make_sample
 from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.traces.known_trace import KnownTrace
+from harness.training.traces.stub_program import lower_program, lower_stub
 
 MAX_LOWERED = 64
 """Number of lowerings that a process keeps: a few MB each, for the next run of the same variant and scale."""
@@ -27,7 +29,7 @@ _lock = Lock()
 def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredProgram:
     """Return the program `name` (init, step, judged, evaluate or sample) of a run over a mesh without
     devices. A process lowers it at most once. `platform` is the device's, such as cpu."""
-    key = (name, platform, hash_json(_program_key(specs)))
+    key = (name, platform, hash_json(program_key(specs)))
     with _lock:
         if key not in _lowerings:
             _lowerings[key] = LoweredProgram(name, _lower(specs, platform, *_program(name, specs)))
@@ -65,19 +67,32 @@ def _lower(
     arguments: tuple[Any, ...],
     overwritten: tuple[int, ...],
 ) -> jax.stages.Lowered:
-    """Lower a function over an abstract mesh. Its traced results tell their shardings; without them the
-    compiler would choose."""
     with specs.mesh_context():
-        results = jax.jit(function, donate_argnums=overwritten).trace(*arguments).out_info
-        shardings = jax.tree.map(lambda result: result.sharding, results)
-        program = jax.jit(function, donate_argnums=overwritten, out_shardings=shardings)
-        return program.trace(*arguments).lower(
-            lowering_platforms=("cuda" if platform == "gpu" else platform,)
-        )
+        return lower_program(function, arguments, overwritten, platform)
 
 
-def _program_key(specs: ProgramSpecs) -> list[Any]:
-    """Return what the programs of a run depend on within one process, where the code stays as it is."""
+def lowered_stub(name: str, specs: ProgramSpecs, trace: KnownTrace, platform: str) -> jax.stages.Lowered:
+    """Lower a stub of the program `name`, whose trace is known, to load its executable."""
+    _, arguments, overwritten = _program(name, specs)
+    results = results_structure(name, specs).unflatten(trace.results(specs.mesh))
+    with specs.mesh_context():
+        return lower_stub(results, arguments, overwritten, platform)
+
+
+def results_structure(name: str, specs: ProgramSpecs) -> Any:
+    """Return the structure of a program's results, a `PyTreeDef`."""
+    match name:
+        case "init":
+            return jax.tree.structure(specs.state.optimizer)
+        case "step":
+            return jax.tree.structure((specs.state, 0))
+        case "judged":
+            return jax.tree.structure(specs.params)
+    return jax.tree.structure(0)
+
+
+def program_key(specs: ProgramSpecs) -> list[Any]:
+    """Return what the programs of a run depend on beside code, devices and environment."""
     config, model = specs.config, specs.model
     optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
     finetune = {key: value for key, value in to_plain(config.finetune).items() if key != "parent"}
@@ -85,6 +100,7 @@ def _program_key(specs: ProgramSpecs) -> list[Any]:
     rows = [model.row_shape, model.row_dtype]
     shape = [dataclasses.asdict(model.shape), rows, model.spec.end_token, list(specs.mesh.shape.items())]
     shape += [model.has_empty_places]
+    shape += [repr(model.spec), repr(model.compute), to_plain(config.mesh), config.cluster.platform]
     nodes = (config.model, config.compute, config.loss, config.objective, optimizer, finetune)
     timed, metrics = sorted(config.schedule.values), to_plain(config.metrics)
     return [*map(to_plain, nodes), sizes, shape, timed, metrics, config.imports]

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from harness.config.schema.run import Config
 from harness.core.cache.cache_entries import print_note
-from harness.core.progress.report import opaque, report
+from harness.core.progress.report import report
 from harness.data import Batch, HeldOut, PCAFeatures
 from harness.models import Model
 from harness.models.families.model_family import NATS, configured_family
@@ -22,10 +22,10 @@ from harness.parallel.processes.agreement import put_sharded
 from harness.parallel.sharding.axis_rules import addressable_rows, batch_sharding
 from harness.parallel.sharding.mesh import abstract_mesh, lane_mesh
 from harness.training.optimizers.rounding.stored_dtypes import with_seed
-from harness.training.programs.compile_cache import LoweredProgram, Program, compile_or_load
+from harness.training.programs.compile_cache import Program
 from harness.training.programs.evaluate import DomainResult, evaluate_domains, map_batches
-from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.metric_columns import evaluation_columns, step_columns
+from harness.training.programs.open_program import open_program, remove_stored_program
 from harness.training.programs.program_specs import ProgramSpecs, batch_parts
 from harness.training.programs.stored_executable import Device
 from harness.training.step import METRICS, TrainState
@@ -144,7 +144,7 @@ class RunPrograms:
     def remove_stored(self) -> None:
         """Remove the run's compiled programs from the cache, to be compiled again."""
         for name in (*TRAINING_PROGRAMS, *(["judged"] if self._judges_others else [])):
-            self._lowered(name).entry(self.devices).remove()
+            remove_stored_program(name, self._abstract_specs, self.devices, self.note)
 
     def _judged(self, state: TrainState) -> Params:
         """Return the parameters that are evaluated and sampled."""
@@ -157,6 +157,10 @@ class RunPrograms:
     @functools.cached_property
     def _specs(self) -> ProgramSpecs:
         return ProgramSpecs(self.config, self.model, self.mesh)
+
+    @functools.cached_property
+    def _abstract_specs(self) -> ProgramSpecs:
+        return ProgramSpecs(self.config, self.model, abstract_mesh(self.config.mesh))
 
     @functools.cached_property
     def _step_columns(self) -> list[str]:
@@ -187,13 +191,7 @@ class RunPrograms:
         return self._compile("sample")
 
     def _compile(self, name: str) -> Program:
-        with opaque(f"traces the program {name}"):
-            lowered = self._lowered(name)
-        return compile_or_load(lowered, self.devices, cached=self.cached, note=self.note)
-
-    def _lowered(self, name: str) -> LoweredProgram:
-        specs = ProgramSpecs(self.config, self.model, abstract_mesh(self.config.mesh))
-        return lowered_program(name, specs, self.devices[0].platform)
+        return open_program(name, self._abstract_specs, self.devices, cached=self.cached, note=self.note)
 
 
 def local_rows(config: Config, devices: Sequence[Device]) -> np.ndarray | None:

@@ -72,7 +72,7 @@ def is_repeatable(text: str) -> bool:
     that may come from elsewhere."""
     if any(word in text for word in _NOT_REPEATABLE):
         return False
-    return all(len(found[1]) <= 2 * MAX_CONSTANT_BYTES for found in _CONSTANT.finditer(text))
+    return all(len(constant[1]) <= 2 * MAX_CONSTANT_BYTES for constant in _CONSTANT.finditer(text))
 
 
 def _plain_form(result: Any) -> list[Any] | None:
