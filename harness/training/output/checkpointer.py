@@ -23,6 +23,7 @@ from harness.records.run import checkpoint_manifest
 from harness.records.run.checkpoint_manifest import Manifest
 from harness.training.output.orbax_path import orbax_path
 from harness.training.output.state_copy import copy_state
+from harness.training.output.stored_arrays import Headers, array_name, read_arrays, read_headers
 
 STATE_NAME = "state"
 PROOF_BYTES = 2**26
@@ -63,25 +64,31 @@ def _load(path: Path, abstract: Any, resize: bool = False) -> Any:
     context = _orbax_context()
     context.array.loading.enable_padding_and_truncation = resize
     with context:
-        _check_dtypes(path, abstract)
+        headers = read_headers(path / STATE_NAME)
+        _check_dtypes(path, headers, abstract)
+        state = None if resize else read_arrays(path / STATE_NAME, headers, abstract)
+        if state is not None:
+            return state
         return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
 
 
-def _check_dtypes(path: Path, abstract: Any) -> None:
+def _check_dtypes(path: Path, headers: Headers, abstract: Any) -> None:
     """Raise RestoreError for a checkpoint in other dtypes than `abstract`: Orbax would round without a word.
     Whether an optimizer's state counts roundings is no difference of its arrays."""
-    metadata = ocp.checkpointables_metadata(str(path)).metadata[STATE_NAME]
-    saved_dtypes, own_dtypes = (
-        {key.replace("/inner/", "/", 1): dtype for key, (_, dtype) in _array_types(state).items()}
-        for state in (metadata, abstract)
-    )
-    for key, dtype in own_dtypes.items():
-        if saved_dtypes.get(key, dtype) != dtype:
+    stored_dtypes = {_without_inner(name): header["data_type"] for name, header in headers.items()}
+    for keys, spec in jax.tree_util.tree_leaves_with_path(abstract):
+        dtype = stored_dtypes.get(_without_inner(array_name(keys)))
+        if spec is not ... and dtype not in (None, str(spec.dtype)):
+            key = jax.tree_util.keystr(keys, simple=True, separator="/").replace("/inner/", "/", 1)
             raise RestoreError(
-                f"{path}: the checkpoint has {key} in {saved_dtypes[key]}, and this run keeps it in {dtype}. "
+                f"{path}: the checkpoint has {key} in {dtype}, and this run keeps it in {spec.dtype}. "
                 "Set compute.parameter_dtype and optimizer.moment_dtype as in the run that saved it, or "
                 "start from its weights (finetune.method=full), which are then rounded."
             )
+
+
+def _without_inner(name: str) -> str:
+    return name.replace(".inner.", ".", 1)
 
 
 def _prove(path: Path, state: Any) -> None:
@@ -112,9 +119,7 @@ def _array_types(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return shape and dtype of each array by its path, without those that are left out (`...`)."""
     arrays = jax.tree_util.tree_leaves_with_path(state)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(array.shape), str(array.dtype))
-        for path, array in arrays
-        if array is not ...
+        array_name(path): (tuple(array.shape), str(array.dtype)) for path, array in arrays if array is not ...
     }
 
 

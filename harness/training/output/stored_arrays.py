@@ -1,0 +1,96 @@
+"""Arrays of a checkpoint, read from its key-value store without Orbax.
+
+Orbax opens every array of a checkpoint for its dtype, and again for its values, which takes longer than to
+read the bytes of a small state. A header of some hundred bytes has the dtype, and an array that was saved in
+one piece is one value of the store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorstore as ts
+
+MAX_BYTES = 2**28
+"""Size of a state above which Orbax restores it: the values of all arrays lie in memory beside the state."""
+Headers = dict[str, dict[str, Any]]
+"""Headers of arrays (the metadata of Zarr 3) by name."""
+_HEADER = "/zarr.json"
+_INDEX_CHECKSUM_BYTES = 4
+
+
+def array_name(path: Any) -> str:
+    """Return the name under which Orbax saves the array at a path of JAX's tree utilities."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def read_headers(folder: Path) -> Headers:
+    """Return the header of each array of a state by name; `folder`: that of the state within a checkpoint.
+    Empty if the checkpoint has another format."""
+    store = _open(folder)
+    keys = [key.decode() for key in store.list().result()]
+    reads = [(key.removesuffix(_HEADER), store.read(key)) for key in keys if key.endswith(_HEADER)]
+    return {name: json.loads(read.result().value) for name, read in reads}
+
+
+def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
+    """Return the arrays of `abstract` (ShapeDtypeStructs with shardings) from the folder of a state. None if
+    Orbax has to restore or refuse them: other arrays than were saved, several pieces of one, large states,
+    runs of several processes."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract)
+    specs = {array_name(path): leaf for path, leaf in leaves}
+    if jax.process_count() > 1 or len(specs) < len(leaves) or specs.keys() != headers.keys():
+        return None
+    if not all(isinstance(spec, jax.ShapeDtypeStruct) for spec in specs.values()):
+        return None
+    if sum(map(_num_bytes, specs.values())) > MAX_BYTES:
+        return None
+    if not all(_is_whole(headers[name], spec) for name, spec in specs.items()):
+        return None
+    store = _open(folder)
+    reads = [store.read(f"{name}/{'/'.join('c' + '0' * len(spec.shape))}") for name, spec in specs.items()]
+    values = [read.result().value for read in reads]
+    arrays = [_decode(value, spec) for value, spec in zip(values, specs.values(), strict=True)]
+    if any(array is None for array in arrays):
+        return None
+    # Copied, since the runtime would otherwise let the state lie in the values of the store.
+    shardings = [spec.sharding for spec in specs.values()]
+    return tree.unflatten(jax.device_put(arrays, shardings, may_alias=False))
+
+
+def _open(folder: Path) -> ts.KvStore:
+    return ts.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}).result()
+
+
+def _is_whole(header: dict[str, Any], spec: jax.ShapeDtypeStruct) -> bool:
+    """Return whether an array has the shape and dtype of `spec`, and is stored in one piece, uncompressed."""
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    plain = little if spec.dtype.itemsize > 1 else {"name": "bytes"}
+    shape = list(spec.shape)
+    pieces = {"chunk_shape": shape, "codecs": [plain], "index_codecs": [little, {"name": "crc32c"}]}
+    return (
+        header["shape"] == shape
+        and header["data_type"] == str(spec.dtype)
+        and header["chunk_grid"] == {"name": "regular", "configuration": {"chunk_shape": shape}}
+        and header["chunk_key_encoding"] == {"name": "default"}
+        and header["codecs"] == [{"name": "sharding_indexed", "configuration": pieces}]
+    )
+
+
+def _decode(value: bytes, spec: jax.ShapeDtypeStruct) -> np.ndarray | None:
+    """Return the array in a value of the store: its bytes, then an index of one piece with its checksum. None
+    if the value is another."""
+    index = struct.pack("<QQ", 0, size := _num_bytes(spec))
+    if len(value) != size + len(index) + _INDEX_CHECKSUM_BYTES or value[size : size + len(index)] != index:
+        return None
+    return np.frombuffer(value, spec.dtype, math.prod(spec.shape)).reshape(spec.shape)
+
+
+def _num_bytes(spec: jax.ShapeDtypeStruct) -> int:
+    return math.prod(spec.shape) * spec.dtype.itemsize
