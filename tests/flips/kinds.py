@@ -100,6 +100,7 @@ def _of_cache(name: str, *patterns: str, commands: tuple[str, ...] = ("sweep",),
 CACHE_KINDS: tuple[FileKind, ...] = (
     _of_cache("key", "key", made_again=False),
     _of_cache("programs", "programs/*-*"),
+    _of_cache("traces", "traces/*-*"),
     _of_cache("described", "described/*"),
     _of_cache("tokens", "tokens/*/*.bin", "tokens/*/train.starts"),
     _of_cache("surveys", "surveys/*", "tokens/files/*", "tokens/survey/*"),

@@ -54,11 +54,11 @@ def open_program(
 def remove_stored_program(name: str, specs: ProgramSpecs, devices: Sequence[Device], note: Note) -> None:
     """Remove a program from the cache, and what is known of its trace."""
     entry = _trace_entry(name, specs, devices)
-    trace = None if entry is None else read_trace(entry, note)
-    if entry is not None:
+    if entry is not None and (trace := read_trace(entry, note)) is not None:
+        text_hash = trace.text_hash
         entry.remove()
-    lowered = None if trace else lowered_program(name, specs, devices[0].platform)
-    text_hash = trace.text_hash if trace else lowered.text_hash if lowered else ""
+    else:
+        text_hash = lowered_program(name, specs, devices[0].platform).text_hash
     program_entry(name, text_hash, devices).remove()
 
 
