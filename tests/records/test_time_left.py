@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class SimulatedRun:
     def seconds(self) -> float:
         return sum(phase[1] for phase in self.phases)
 
+    @property
+    def first_step(self) -> float:
+        return self.start + self.phases[0][1] + self.phases[1][1]
+
     def course(self, now: float) -> RunCourse:
         spans, moment, step = [], self.start, 0
         for phase, seconds, first, last, share in self.phases:
@@ -48,12 +53,15 @@ class SimulatedRun:
         )
 
 
-def simulated_run(rng, name: str, startup: float, train: float, factors: Sequence[float]) -> SimulatedRun:
-    """A run whose parts take `factors` times as long as predicted, and a scatter of its own."""
-    predicted = PredictedParts(startup, train, 0.4 * train, STEPS + BRANCH_STEPS)
-    start, pace = factors[0] * startup * scatter(rng, 0.15), factors[1] * train * scatter(rng, 0.08)
+def simulated_run(
+    rng, name: str, startups: Sequence[float], train: float, factors: Sequence[float], wait: float
+) -> SimulatedRun:
+    """A run whose parts take `factors` times as long as predicted, and a scatter of its own. `startups`:
+    seconds of its start as predicted, and before `factors`; it waits for `wait` seconds besides."""
+    predicted = PredictedParts(startups[0], train, 0.4 * train, STEPS + BRANCH_STEPS)
+    start, pace = factors[0] * startups[1] * scatter(rng, 0.15), factors[1] * train * scatter(rng, 0.08)
     step, pause = pace / (STEPS + BRANCH_STEPS), factors[2] * predicted.pauses * scatter(rng, 0.08)
-    phases = [("start", 0.2 * start, 0, 0, 1.0), ("compile", 0.8 * start, 0, 0, 1.0)]
+    phases = [("start", 0.2 * start + wait, 0, 0, 1.0), ("compile", 0.8 * start, 0, 0, 1.0)]
     for index in range(EVALUATIONS):
         first, last = STEPS * index // EVALUATIONS, STEPS * (index + 1) // EVALUATIONS
         phases.append(("train", step * (last - first) * scatter(rng, 0.1), first, last, 1.0))
@@ -68,28 +76,42 @@ def scatter(rng, sigma: float) -> float:
 
 
 def simulated_sweep(rng) -> list[SimulatedRun]:
-    """Runs of one to three scales, largest first, with their starts: some workers take one block each, whose
-    runs train side by side or in turn. Predictions are off by a factor that all runs share, and by one of
-    each scale; a program is compiled by its first run."""
+    """Runs of one to three scales, largest first. Some workers take one block each, whose runs train side by
+    side or in turn, each worker with another variant first. Predictions are off by a factor that all runs
+    share, and by one of each scale. The first run of a variant at a scale compiles, whichever was predicted
+    to, and others wait for it; the very first runs may wait for tokens."""
     scales, variants, seeds = rng.integers(1, 4), rng.integers(2, 4), rng.integers(1, 5)
     workers, side_by_side = rng.integers(1, 4), rng.random() < 0.5
-    common = [scatter(rng, 0.5), scatter(rng, 0.5)]
+    machine, tokens = scatter(rng, 0.5), rng.uniform(0, 40) * (rng.random() < 0.5)
     compile_seconds, size = rng.uniform(3, 30), rng.uniform(20, 200)
-    free, runs = np.zeros(workers), []
-    for scale in range(scales):
-        factors = [common[0] * scatter(rng, 0.15), common[1] * scatter(rng, 0.2)]
-        factors.append(factors[1] * scatter(rng, 0.25))
-        for seed in range(seeds):
-            worker, lane_ends = int(free.argmin()), []
-            for variant in range(variants):
-                startup = 1.0 + compile_seconds * (seed == 0)
-                name = f"s{scale}/v{variant}/seed{seed}"
-                run = simulated_run(rng, name, startup, size / 3**scale, factors)
-                before = lane_ends[-1] if lane_ends and not side_by_side else free[worker]
-                runs.append(dataclasses.replace(run, start=before + rng.uniform(0.1, 0.6)))
-                lane_ends.append(runs[-1].start + runs[-1].seconds)
-            free[worker] = max(lane_ends)
-    return runs
+    common, factors = [machine * scatter(rng, 0.3), machine * scatter(rng, 0.3)], []
+    for _ in range(scales):
+        startup, train = common[0] * scatter(rng, 0.15), common[1] * scatter(rng, 0.2)
+        factors.append((startup, train, train * scatter(rng, 0.25)))
+    blocks = [(scale, seed) for scale in range(scales) for seed in range(seeds)]
+    queue: list[tuple[float, int, list[tuple[int, int, int]]]] = [
+        (0.0, worker, []) for worker in range(workers)
+    ]
+    runs: dict[str, SimulatedRun] = {}
+    while queue:
+        now, worker, waiting = heapq.heappop(queue)
+        if not waiting and not blocks:
+            continue
+        if not waiting:
+            scale, seed = blocks.pop(0)
+            waiting = [(scale, (worker + index) % variants, seed) for index in range(variants)]
+        ends = []
+        for scale, variant, seed in waiting if side_by_side else waiting[:1]:
+            compiles = not any(name.startswith(f"s{scale}/v{variant}/") for name in runs)
+            startups = [1.0 + compile_seconds * cold for cold in (seed == 0, compiles)]
+            name, wait = f"s{scale}/v{variant}/seed{seed}", tokens * (now == 0)
+            starting = [run for run in runs.values() if run.name.startswith(f"s{scale}/v{variant}/")]
+            wait += max([run.first_step - now for run in starting if run.first_step > now], default=0.0)
+            run = simulated_run(rng, name, startups, size / 3**scale, factors[scale], wait)
+            runs[name] = dataclasses.replace(run, start=now + rng.uniform(0.1, 0.6))
+            ends.append(runs[name].start + runs[name].seconds)
+        heapq.heappush(queue, (max(ends), worker, [] if side_by_side else waiting[1:]))
+    return [runs[f"s{k}/v{v}/seed{i}"] for k in range(scales) for i in range(seeds) for v in range(variants)]
 
 
 def shown(runs: list[SimulatedRun]) -> list[tuple[float, TimeLeft]]:

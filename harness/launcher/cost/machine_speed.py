@@ -21,6 +21,8 @@ from harness.records.typed_values import parse_record
 
 SECONDS_EACH = 0.25
 """CPU seconds for which each speed is measured."""
+SHARE_SECONDS = 1.0
+"""Seconds for which a thread is timed on a crowded machine, where its turns are some 50 ms apart."""
 SIDE, BATCH = 64, 16
 """Side of the products, small enough for BLAS to compute them on one core, and their number in a slice."""
 SOURCE = "\n".join(
@@ -72,7 +74,7 @@ def measure_machine(seconds: float = SECONDS_EACH) -> MachineSpeed:
     return MachineSpeed(flops / _best_seconds(multiply, seconds), 1 / _best_seconds(compile_source, seconds))
 
 
-def share_of_a_core(seconds: float = SECONDS_EACH) -> float:
+def share_of_a_core(seconds: float = SHARE_SECONDS) -> float:
     """Return the share of a core that a thread gets which computes for so many seconds beside whatever else
     runs on this machine."""
     start, cpu_start = time.perf_counter(), time.thread_time()

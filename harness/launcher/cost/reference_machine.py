@@ -18,7 +18,7 @@ PROCESS_SECONDS = 1.0
 """Seconds of a start that compiles nothing: a process, its data, its state, and programs from the cache."""
 PROGRAM_SECONDS, LAYER_SECONDS = 2.8, 0.9
 """Seconds in which the programs of a run are traced and compiled: those without layers, and each layer."""
-TOKENIZE_RATE = 1.2e6
+TOKENIZE_RATE = 8e5
 """Tokens in a second that one core reads and tokenises."""
 DRIVER_SECONDS = 4.0
 """Seconds of a sweep without any run: the start of workers, comparison and report."""

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.run.status import State, Status
-from harness.records.run.timeline import TRAIN, PhaseSpan
+from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan
 
 _QUEUED = (State.pending, State.running, State.waiting, State.preempted)
 """States of a run that will train."""
 _RECORDED = ("startup", "train", "seconds", "steps")
 """Fields of a prediction in the ledger."""
+
+
+BEGIN_SHARE = 0.5
+"""Part of a start, over the rest of it, above which its first phase does not count: then it is a wait for
+tokens, which the first runs of a sweep have and no later one."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ class RunCourse:
     """Course of one run at one moment."""
 
     scale: str
+    variant: str
     block: str
     predicted: PredictedParts
     startup: float = 0.0
-    """Seconds before the first step, of all attempts."""
+    """Seconds before the first step, of all attempts, without a wait for tokens."""
     train: float = 0.0
     """Seconds of steps."""
     pauses: float = 0.0
@@ -80,23 +86,26 @@ def run_course(
 ) -> RunCourse:
     """Return the course of the run `<scale>/<variant>/seed<k>` from its status and the phases of its
     timeline. `session`: UTC seconds since which the sweep trains without a pause."""
-    seconds, attempt, has_trained = {"startup": 0.0, "train": 0.0, "pauses": 0.0}, -1, False
+    seconds, attempt, has_trained = dict.fromkeys((BEGIN, "startup", "train", "pauses"), 0.0), -1, False
     for span in spans:
         has_trained = (has_trained and span.attempt == attempt) or span.phase == TRAIN
         attempt = span.attempt
         part = "train" if span.phase == TRAIN else "pauses" if has_trained else "startup"
-        seconds[part] += span.seconds
-    scale, _, seed = name.split("/")
+        seconds[BEGIN if span.phase == BEGIN else part] += span.seconds
+    scale, variant, seed = name.split("/")
     session_spans = [span for span in spans if span.end > session]
     return RunCourse(
         scale,
+        variant,
         f"{scale}/{seed}",
         predicted,
         share=min(1.0, (status.step + _branch_steps(spans)) / max(1, predicted.steps)),
         interval=(max(session, session_spans[0].start), session_spans[-1].end) if session_spans else None,
         is_active=is_active,
         is_over=not is_active and status.state not in _QUEUED,
-        **seconds,
+        startup=seconds["startup"] + min(seconds[BEGIN], max(1.0, BEGIN_SHARE * seconds["startup"])),
+        train=seconds["train"],
+        pauses=seconds["pauses"],
     )
 
 

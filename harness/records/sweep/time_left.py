@@ -20,13 +20,14 @@ from harness.records.sweep import ledger
 
 MIN_SECONDS = 5.0
 """Seconds of steps, over all runs, from which on they tell anything."""
-MAX_RATIO, MAX_GAP = 2.2, 20.0
+MAX_RATIO, MAX_GAP = 2.6, 20.0
 """A range is shown if its ends differ by no more than this factor, or by no more than these seconds."""
-KNOWN_DOUBT, UNKNOWN_DOUBT, RUNS_PER_E = 0.16, 0.4, 0.35
+KNOWN_DOUBT, UNKNOWN_DOUBT, RUNS_PER_E = 0.2, 0.4, 0.35
 """Doubts (in ln) of a scale that has shown its pace, and of one that has not; the doubt falls by a factor e
 for each RUNS_PER_E runs that were trained at the scale."""
-STARTUP_DOUBT, NEW_STARTUP_DOUBT = 0.35, 0.7
-"""Doubts (in ln) of a start such as others had, and of one with other programs."""
+STARTUP_DOUBT, OTHER_STARTUP_DOUBT, NEW_STARTUP_DOUBT = 0.35, 0.4, 0.7
+"""Doubts (in ln) of a start such as others at its scale had, such as others at other scales had, and of one
+such as none had."""
 OWN_RUNS = 0.15
 """Runs of a scale whose own pace counts as much as that of all scales."""
 LEAST_SHARE = 0.1
@@ -107,14 +108,7 @@ class _Paces:
             for scale in {course.scale for course in trained_runs}
         }
         self._overall = dataclasses.replace(overall, doubt=UNKNOWN_DOUBT, pause_doubt=UNKNOWN_DOUBT)
-        begun_runs = [
-            course for course in courses if course.startup and (course.has_steps or course.is_active)
-        ]
-        self._starts = _startup_factor(begun_runs)
-        self._starts_like = {
-            kind: _startup_factor([course for course in begun_runs if _startup_kind(course) == kind])
-            for kind in {_startup_kind(course) for course in begun_runs if course.has_steps}
-        }
+        self._starts = _Starts(courses, self._overall.train)
 
     def seconds_left(self, course: RunCourse, sign: float) -> float:
         """Return the seconds that a run still takes; `sign` -1 or 1 for the low or high end of its range."""
@@ -122,15 +116,58 @@ class _Paces:
         train = course.predicted.train * pace.train * math.exp(sign * pace.doubt)
         pauses = course.predicted.pauses * pace.pauses * math.exp(sign * pace.pause_doubt)
         left = (1 - course.share) * (train + pauses)
-        return left if course.has_steps and course.is_active else left + self._start_left(course, sign)
+        if course.has_steps and course.is_active:
+            return left
+        return left + self._starts.seconds_left(course, sign)
 
-    def _start_left(self, course: RunCourse, sign: float) -> float:
-        kind = _startup_kind(course)
-        doubt = STARTUP_DOUBT if kind in self._starts_like else NEW_STARTUP_DOUBT
-        factor = self._starts_like.get(kind, self._starts)
-        seconds = course.predicted.startup * factor * math.exp(sign * doubt)
-        seconds_so_far = course.startup if course.is_active and not course.has_steps else 0.0
+
+class _Starts:
+    """Starts of runs. The first run of a variant at a scale compiles its programs, and the others load them,
+    whichever was predicted to be first: workers may take them in another order."""
+
+    def __init__(self, courses: Sequence[RunCourse], pace: float) -> None:
+        """`pace`: measured over predicted seconds of steps, which stands for starts as long as none was
+        seen."""
+        self._pace = pace
+        self._predicted: dict[tuple[str, str], list[float]] = {}
+        begun_runs = sorted((c for c in courses if c.interval), key=lambda c: c.interval or (0.0, 0.0))
+        self._first_runs = {_program(course): course for course in reversed(begun_runs)}
+        for course in courses:
+            self._predicted.setdefault(_program(course), []).append(course.predicted.startup)
+        self._factors: dict[tuple[str, bool], float] = {}
+        for course in begun_runs:
+            if course.has_steps and (seconds := self._predicted_seconds(course)):
+                kind = course.scale, self._compiles(course)
+                # The first ones may have waited for tokens or for other programs: the least tells most.
+                self._factors[kind] = min(self._factors.get(kind, math.inf), course.startup / seconds)
+
+    def _compiles(self, course: RunCourse) -> bool:
+        return self._first_runs.get(_program(course), course) is course
+
+    def _predicted_seconds(self, course: RunCourse) -> float:
+        return (max if self._compiles(course) else min)(self._predicted[_program(course)])
+
+    def seconds_left(self, course: RunCourse, sign: float) -> float:
+        """Return the seconds until a run has its first step; `sign` as for `_Paces.seconds_left`."""
+        factor, doubt = self._factor(course)
+        predicted = self._predicted_seconds(course)
+        seconds = predicted * factor * math.exp(sign * doubt)
+        seconds_so_far = course.startup if course.is_active else 0.0
         return max(seconds - seconds_so_far, LEAST_SHARE * seconds)
+
+    def _factor(self, course: RunCourse) -> tuple[float, float]:
+        """Return measured over predicted seconds of such starts, and its doubt (in ln)."""
+        compiles = self._compiles(course)
+        if (factor := self._factors.get((course.scale, compiles))) is not None:
+            return factor, STARTUP_DOUBT
+        others = [
+            factor for (_, other_compiles), factor in self._factors.items() if other_compiles == compiles
+        ]
+        return (min(factors), OTHER_STARTUP_DOUBT) if factors else (self._pace, NEW_STARTUP_DOUBT)
+
+
+def _program(course: RunCourse) -> tuple[str, str]:
+    return course.scale, course.variant
 
 
 @dataclass(frozen=True)
@@ -157,20 +194,6 @@ class _Pace:
             pauses = sum(course.pauses for course in ended_runs) / sum(c.predicted.pauses for c in ended_runs)
             return _Pace(train, pauses, doubt, doubt)
         return _Pace(train, overall.pauses if overall else train, doubt, UNKNOWN_DOUBT)
-
-
-def _startup_factor(courses: Sequence[RunCourse]) -> float:
-    """Return measured over predicted seconds of starts; one that still lasts counts as if it ended now, if
-    that makes the factor larger."""
-    past_starts = [course for course in courses if course.has_steps]
-    late_starts = [c for c in courses if not c.has_steps and c.startup > c.predicted.startup]
-    starts = [*past_starts, *late_starts]
-    predicted = sum(course.predicted.startup for course in starts)
-    return sum(course.startup for course in starts) / predicted if predicted else 1.0
-
-
-def _startup_kind(course: RunCourse) -> tuple[str, float]:
-    return course.scale, course.predicted.startup
 
 
 @dataclass(frozen=True)
