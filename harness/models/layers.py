@@ -13,8 +13,15 @@ from jax import Array, P
 
 from harness.config.schema.run import Precision
 from harness.models.parameters import gain
+from harness.models.products.matrix_unit import result_dtype, transpose
 from harness.models.products.product_registry import DTYPE, PRODUCTS, Axes, product_of, register_product
-from harness.parallel.sharding.axis_rules import out_sharding, out_sharding_like, reshape, reshape_rows
+from harness.parallel.sharding.axis_rules import (
+    out_sharding,
+    out_sharding_like,
+    reshape,
+    reshape_inner,
+    reshape_rows,
+)
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
@@ -50,13 +57,13 @@ _round_and_gather.defvjp(
 )
 
 
-def _matmul(x_NI: Array, weight_IO: Array, axes_IO: tuple[str | None, str | None], dtype: jnp.dtype) -> Array:
-    """Compute x @ weight in `dtype`, from a float32 weight that is rounded to the dtype of x; the gradient of
-    the weight is float32, and also a product that contracts the last axis.
+def _matmul(x_NI: Array, weight_IO: Array, axes_IO: Axes, dtype: jnp.dtype) -> Array:
+    """Compute x @ weight in `dtype`, from a float32 weight that is rounded to the dtype of x, as the gradient
+    of the result is; the gradient of the weight is float32, and also a product that contracts the last axis.
 
-    XLA's CPU library takes only such products. By default the gradient contracts the first axis, and XLA's
-    fallback splits that sum over the threads of the process, so its bits would depend on other work on the
-    machine.
+    XLA's CPU library takes only such products (`products.matrix_unit`). By default the gradient contracts the
+    first axis, and XLA's fallback splits that sum over the threads of the process, so its bits would depend
+    on other work on the machine.
     """
     return _matmul_forward(x_NI, weight_IO, axes_IO, dtype)[0]
 
@@ -67,21 +74,52 @@ matmul = jax.custom_vjp(_matmul, nondiff_argnums=(2, 3))
 def _matmul_forward(x_NI, weight_IO, axes_IO, dtype):
     layout_NO = out_sharding_like(x_NI, axes_IO[1])
     weight_IO = weight_IO.astype(x_NI.dtype)
-    y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=dtype, out_sharding=layout_NO)
-    return y_NO, (x_NI, weight_IO)
+    wide = result_dtype(dtype)
+    y_NO = jnp.dot(x_NI, weight_IO, preferred_element_type=wide, out_sharding=layout_NO)
+    return y_NO.astype(dtype), (x_NI, weight_IO)
 
 
 def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
     x_NI, weight_IO = residuals
+    dy_NO, wide = dy_NO.astype(x_NI.dtype), result_dtype(dtype)
     layout_NI = out_sharding_like(x_NI, axes_IO[0])
-    dx_NI = jnp.dot(dy_NO, weight_IO.T, preferred_element_type=dtype, out_sharding=layout_NI)
-    x_IN = jax.lax.optimization_barrier(x_NI.T)  # else XLA folds the transpose into the product
+    dx_NI = jnp.einsum("no,io->ni", dy_NO, weight_IO, preferred_element_type=wide, out_sharding=layout_NI)
+    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(_weight_gradient(x_NI, dy_NO, axes_IO))
+
+
+def _weight_gradient(x_NI, dy_NO, axes_IO):
     layout_IO = out_sharding(*axes_IO)
-    dweight_IO = jnp.dot(x_IN, dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
-    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(dweight_IO)
+    return jnp.dot(transpose(x_NI), dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _matmul_by_rows(x_NI: Array, weight_OI: Array, axes_IO: Axes, dtype: jnp.dtype) -> Array:
+    """Compute x @ weight.T as `matmul` does, from a weight with a row for each output, such as the table of a
+    head."""
+    return _by_rows_forward(x_NI, weight_OI, axes_IO, dtype)[0]
+
+
+matmul_by_rows = jax.custom_vjp(_matmul_by_rows, nondiff_argnums=(2, 3))
+
+
+def _by_rows_forward(x_NI, weight_OI, axes_IO, dtype):
+    layout_NO, wide = out_sharding_like(x_NI, axes_IO[1]), result_dtype(dtype)
+    weight_OI = weight_OI.astype(x_NI.dtype)
+    y_NO = jnp.einsum("ni,oi->no", x_NI, weight_OI, preferred_element_type=wide, out_sharding=layout_NO)
+    return y_NO.astype(dtype), (x_NI, weight_OI)
+
+
+def _by_rows_backward(axes_IO, dtype, residuals, dy_NO):
+    x_NI, weight_OI = residuals
+    dy_NO, wide = dy_NO.astype(x_NI.dtype), result_dtype(dtype)
+    layout_NI = out_sharding_like(x_NI, axes_IO[0])
+    dx_NI = jnp.dot(dy_NO, weight_OI, preferred_element_type=wide, out_sharding=layout_NI)
+    return dx_NI.astype(x_NI.dtype), jax.lax.optimization_barrier(_weight_gradient(x_NI, dy_NO, axes_IO)).T
+
+
+matmul_by_rows.defvjp(_by_rows_forward, _by_rows_backward)
 
 
 @register_product(DTYPE)
@@ -168,6 +206,10 @@ class Rotary:
 
     def __call__(self, x_BHTK: Array) -> Array:
         """Rotate queries or keys [B, H, T, K]."""
-        low, high = jnp.split(x_BHTK, 2, axis=-1)
-        halves = (low * self.cos_TJ - high * self.sin_TJ, high * self.cos_TJ + low * self.sin_TJ)
-        return jnp.concatenate(halves, axis=-1).astype(x_BHTK.dtype)
+        # The halves as an axis: to swap them is no concatenation, which XLA computes in kernels of its own.
+        *_, K = x_BHTK.shape
+        x_BHT2J = reshape_inner(x_BHTK, x_BHTK.ndim - 1, 2, K // 2)
+        cos_T1J, sin_T1J = self.cos_TJ[..., None, :], self.sin_TJ[..., None, :]
+        sin_T2J = jnp.array([[-1.0], [1.0]]) * sin_T1J
+        rotated_BHT2J = x_BHT2J * cos_T1J + jnp.flip(x_BHT2J, -2) * sin_T2J
+        return reshape_inner(rotated_BHT2J, x_BHTK.ndim - 1, K).astype(x_BHTK.dtype)

@@ -40,3 +40,15 @@ def test_a_jaxlib_without_its_library_gets_no_flags(monkeypatch):
         assert cpu_flags.cpu_env(2) == {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": ""}
     finally:
         cpu_flags.unknown_flags.cache_clear()
+
+
+def test_a_cpu_with_a_matrix_unit_is_known_by_its_description(tmp_path):
+    description = tmp_path / "cpuinfo"
+    for flags, expected in (
+        ("fma amx_bf16 amx_tile", True),
+        ("fma amx_bf16_not_this_one avx512_bf16", False),
+    ):
+        description.write_text(f"processor\t: 0\nmodel name\t: amx_bf16\nflags\t\t: {flags}\n\n")
+        assert cpu_flags.has_matrix_unit(description) is expected
+    assert not cpu_flags.has_matrix_unit(tmp_path / "no such file")
+    assert set(cpu_flags.YNNPACK.split(",")) < set(cpu_flags.MATRIX_UNIT.split(","))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from harness.models.attention.grouped_query import SoftmaxAttention
 from harness.models.layers import Rotary, project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.norms.norm_registry import Norm
+from harness.models.products.matrix_unit import multiply, multiply_transposed
 
 
 class FullAttention(SoftmaxAttention):
@@ -22,9 +22,9 @@ class FullAttention(SoftmaxAttention):
         query_BHTK = self._normed(project(x_BTD, self.query), self.query_norm).swapaxes(1, 2)
         key_BHSK = self._normed(project(x_BTD, self.key), self.key_norm).swapaxes(1, 2)
         value_BHSK = project(x_BTD, self.value).swapaxes(1, 2)
-        score_BHTS = jnp.einsum("bhtk,bhsk->bhts", query_BHTK, key_BHSK, preferred_element_type=jnp.float32)
+        score_BHTS = multiply_transposed(query_BHTK, key_BHSK)
         weight_BHTS = jax.nn.softmax(score_BHTS / math.sqrt(query_BHTK.shape[-1]), axis=-1)
-        mixed_BHTK = jnp.einsum("bhts,bhsk->bhtk", weight_BHTS.astype(value_BHSK.dtype), value_BHSK)
+        mixed_BHTK = multiply(weight_BHTS, value_BHSK).astype(value_BHSK.dtype)
         return project(mixed_BHTK.swapaxes(1, 2), self.output)
 
     def _normed(self, x_BTHK: Array, norm: Norm | None) -> Array:

@@ -25,6 +25,7 @@ from harness.models.feedforward.dispatch import (
 from harness.models.feedforward.ragged import ragged_matmul
 from harness.models.feedforward.routing import Routing
 from harness.models.layers import gather_rounded
+from harness.models.products.matrix_unit import result_dtype, transpose
 from harness.parallel.sharding.axis_rules import LOGICAL_AXIS_RULES, out_sharding, partition_spec
 from harness.parallel.sharding.mesh import AXES
 from harness.parallel.sharding.sequence_parallel import per_device
@@ -147,15 +148,16 @@ def _grouped_matmul(x_ZRI: Array, weight_ZIO: Array) -> Array:
 
 def _grouped_matmul_forward(x_ZRI: Array, weight_ZIO: Array) -> tuple[Array, tuple[Array, Array]]:
     weight_ZIO = weight_ZIO.astype(x_ZRI.dtype)
-    return jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=x_ZRI.dtype), (x_ZRI, weight_ZIO)
+    y_ZRO = jnp.matmul(x_ZRI, weight_ZIO, preferred_element_type=result_dtype(x_ZRI.dtype))
+    return y_ZRO.astype(x_ZRI.dtype), (x_ZRI, weight_ZIO)
 
 
 def _grouped_matmul_backward(residuals: tuple[Array, Array], dy_ZRO: Array) -> tuple[Array, Array]:
     x_ZRI, weight_ZIO = residuals
-    dx_ZRI = jnp.matmul(dy_ZRO, weight_ZIO.swapaxes(1, 2), preferred_element_type=dy_ZRO.dtype)
-    x_ZIR = jax.lax.optimization_barrier(x_ZRI.swapaxes(1, 2))
-    dweight_ZIO = jnp.matmul(x_ZIR, dy_ZRO, preferred_element_type=jnp.float32)
-    return dx_ZRI, jax.lax.optimization_barrier(dweight_ZIO)
+    wide = result_dtype(dy_ZRO.dtype)
+    dx_ZRI = jnp.einsum("zro,zio->zri", dy_ZRO, weight_ZIO, preferred_element_type=wide)
+    dweight_ZIO = jnp.matmul(transpose(x_ZRI), dy_ZRO, preferred_element_type=jnp.float32)
+    return dx_ZRI.astype(dy_ZRO.dtype), jax.lax.optimization_barrier(dweight_ZIO)
 
 
 _grouped_matmul.defvjp(_grouped_matmul_forward, _grouped_matmul_backward)

@@ -20,6 +20,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from harness.config.schema.run import LOSS_PIECE_VALUES, loss_piece_tokens
+from harness.models.products.matrix_unit import multiply, multiply_transposed, transpose
 from harness.parallel.sharding.axis_rules import partition_spec, splitting_axes
 from harness.parallel.sharding.sequence_parallel import per_device
 
@@ -189,7 +190,7 @@ class _Head:
 
     def logits(self, x_ND: Array) -> Array:
         """Return the float32 logits of a piece over this device's shard of the vocabulary."""
-        logits_NV = jnp.dot(x_ND, self.table_VD.T, preferred_element_type=jnp.float32)
+        logits_NV = multiply_transposed(x_ND, self.table_VD)
         if self.softcap is not None:
             logits_NV = self.softcap * jnp.tanh(logits_NV / self.softcap)
         return self._only_tokens(logits_NV, -jnp.inf)
@@ -213,10 +214,10 @@ class _Head:
 
     def products(self, x_ND: Array, slope_NV: Array) -> tuple[Array, Array]:
         """Return the gradients of x, summed over the vocabulary, and of this piece's table, [D, V]. Both
-        contract the last axis, as in `layers.matmul`."""
-        dx_ND = self._sum(jnp.dot(slope_NV, self.table_VD, preferred_element_type=jnp.float32))
-        x_DN = jax.lax.optimization_barrier(x_ND.T)
-        return dx_ND.astype(x_ND.dtype), jnp.dot(x_DN, slope_NV, preferred_element_type=jnp.float32)
+        contract the last axis and round the slope to compute precision, as `layers.matmul` does."""
+        slope_NV = slope_NV.astype(x_ND.dtype)
+        dx_ND = self._sum(multiply(slope_NV, self.table_VD))
+        return dx_ND.astype(x_ND.dtype), multiply(transpose(x_ND), slope_NV)
 
     def _is_target(self, target_N: Array) -> Array:
         return target_N[:, None] == self._row_V()

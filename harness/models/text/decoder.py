@@ -13,7 +13,7 @@ from jax import Array
 
 from harness.config.schema.run import ComputeConfig
 from harness.models.execution.layer_stack import LayerStack, apply_layers, build_layers
-from harness.models.layers import DTYPES, Rotary, gather_rounded, matmul
+from harness.models.layers import DTYPES, Rotary, gather_rounded, matmul_by_rows
 from harness.models.mechanism import RouterStats
 from harness.models.model_spec import ModelSpec
 from harness.models.mup import relative_width
@@ -178,7 +178,7 @@ class Decoder(nnx.Module):
         table_VD = gather_rounded(self.head_table, self.dtype)
         B, T, D = x_BTD.shape
         x_ND = reshape_rows(x_BTD, (B * T, D), None)
-        logits_NV = matmul(x_ND, table_VD.T, (None, "vocabulary"), jnp.dtype(jnp.float32))
+        logits_NV = matmul_by_rows(x_ND, table_VD, (None, "vocabulary"), jnp.dtype(jnp.float32))
         if self.logit_softcap is not None:
             logits_NV = self.logit_softcap * jnp.tanh(logits_NV / self.logit_softcap)
         return reshape_rows(self._only_tokens(logits_NV), (B, T, -1), None, "vocabulary")

@@ -14,6 +14,7 @@ from jax import Array
 
 from harness.models.attention.kernels.softmax import causal_mask, mask_documents
 from harness.models.layers import Rotary
+from harness.models.products.matrix_unit import multiply, multiply_transposed
 from harness.parallel.sharding.axis_rules import out_sharding, reshape
 
 
@@ -31,7 +32,7 @@ def attention_scores(query_BHTK: Array, key_BGSK: Array) -> Array:
     """Return the float32 scores [B, H, T, S]: each query times each key of its group, over sqrt(K)."""
     B, H, T, K = query_BHTK.shape
     query_BGMK = _by_group(query_BHTK, key_BGSK.shape[1])
-    score_BGMS = jnp.einsum("bgmk,bgsk->bgms", query_BGMK, key_BGSK, preferred_element_type=jnp.float32)
+    score_BGMS = multiply_transposed(query_BGMK, key_BGSK)
     return reshape(score_BGMS, (B, H, T, -1), "batch", "heads", None, None) * (1 / math.sqrt(K))
 
 
@@ -56,7 +57,7 @@ def weighted_values(weight_BHTS: Array, value_BGSK: Array) -> Array:
     """Return the sum of the values of each head's group by its weights, [B, H, T, K]."""
     B, H, T, _ = weight_BHTS.shape
     weight_BGMS = _by_group(weight_BHTS.astype(value_BGSK.dtype), value_BGSK.shape[1])
-    mixed_BGMK = jnp.einsum("bgms,bgsk->bgmk", weight_BGMS, value_BGSK)
+    mixed_BGMK = multiply(weight_BGMS, value_BGSK).astype(value_BGSK.dtype)
     return reshape(mixed_BGMK, (B, H, T, -1), "batch", "heads", None, None)
 
 

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, P
 
+from harness.models.products.matrix_unit import multiply, multiply_transposed
 from harness.parallel.sharding.axis_rules import out_sharding, reshape, reshape_inner
 
-MAX_BLOCKS, SHORTEST_BLOCK = 4, 64
-"""Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end."""
+MAX_BLOCKS, SHORTEST_BLOCK = 4, 128
+"""Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end, but
+each has some 30 kernels to compile: below 128 tokens that takes longer than a run of a small model saves."""
 
 
 def attend(
@@ -120,7 +122,7 @@ def _softmax_product(
     sum_ZM1 = jnp.sum(weight_ZMS, axis=-1, keepdims=True)
     if sink_ZR is not None:
         sum_ZM1 += sink_term(sink_ZR, T, highest_ZM1)
-    mixed_ZMK = jnp.einsum("...ms,...sk->...mk", weight_ZMS.astype(value_ZSK.dtype), value_ZSK)
+    mixed_ZMK = multiply(weight_ZMS, value_ZSK)
     return reshape_inner((mixed_ZMK / sum_ZM1).astype(value_ZSK.dtype), len(Z), R, T, mixed_ZMK.shape[-1])
 
 
@@ -129,7 +131,7 @@ def masked_scores(query_ZRTK: Array, key_ZSK: Array, mask_ZRTS: Array, softcap: 
     *Z, R, T, K = query_ZRTK.shape
     S = key_ZSK.shape[-2]
     query_ZMK = reshape_inner(query_ZRTK, len(Z), R * T, K)
-    score_ZMS = jnp.einsum("...mk,...sk->...ms", query_ZMK, key_ZSK, preferred_element_type=jnp.float32)
+    score_ZMS = multiply_transposed(query_ZMK, key_ZSK)
     scaled_ZRTS = reshape_inner(score_ZMS, len(Z), R, T, S) * (1 / math.sqrt(K))
     if softcap is not None:
         scaled_ZRTS = softcap * jnp.tanh(scaled_ZRTS / softcap)
