@@ -160,9 +160,7 @@ class _Starts:
         compiles = self._compiles(course)
         if (factor := self._factors.get((course.scale, compiles))) is not None:
             return factor, STARTUP_DOUBT
-        others = [
-            factor for (_, other_compiles), factor in self._factors.items() if other_compiles == compiles
-        ]
+        factors = [factor for (_, kind), factor in self._factors.items() if kind == compiles]
         return (min(factors), OTHER_STARTUP_DOUBT) if factors else (self._pace, NEW_STARTUP_DOUBT)
 
 
