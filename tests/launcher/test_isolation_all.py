@@ -76,14 +76,14 @@ def test_a_hung_lane_costs_the_process_but_no_run(tmp_path):
 @pytest.mark.parametrize("policy", ["stop_block", "stop_all"])
 def test_what_a_failure_ends_inside_the_process(tmp_path, policy):
     faults(tmp_path, short0={"at": 2, "do": "raise", "times": 99})
-    train(configs(tmp_path, seeds=(0, 1), isolation="all", on_failure=policy, attempts=1, workers=1))
+    train(configs(tmp_path, seeds=(0, 1), isolation="all", on_failure=policy, attempts=1, devices=2))
     left = states(tmp_path)
     assert (left["short0"], left["mha0"]) == ("failed", "preempted")
     assert {left["mha1"], left["short1"]} == {"finished" if policy == "stop_block" else "preempted"}
 
 
 def test_a_new_driver_adopts_it_and_watch_tells_who_waits(tmp_path):
-    driver = drive(tmp_path, pace=0.06, isolation="all", workers=1, seeds=[0, 1])
+    driver = drive(tmp_path, pace=0.06, isolation="all", devices=2, seeds=[0, 1])
     sweep = SweepDir(tmp_path / "trial")
     first, last = (sweep.run("xs", "mha", seed) for seed in (0, 1))
     wait_for(lambda: read_status(first).step > 0 and worker_of(last) is not None)
@@ -93,7 +93,7 @@ def test_a_new_driver_adopts_it_and_watch_tells_who_waits(tmp_path):
     assert [run.name for run in fleet.running] == ["xs/mha/seed0", "xs/short/seed0"]
     assert [run.name for run in fleet.queue] == ["xs/mha/seed1", "xs/short/seed1"]
     assert not fleet.is_over
-    train(configs(tmp_path, isolation="all", workers=1))
+    train(configs(tmp_path, isolation="all", devices=2))
     assert_whole(tmp_path)
     assert len(workers(tmp_path)) == 1
 

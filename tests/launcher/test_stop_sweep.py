@@ -39,12 +39,12 @@ def lock_as(path, host: str, pid: int = 7) -> None:
 
 
 def stopped(sweep: SweepDir, driver: subprocess.Popen, *prefix: str) -> str:
-    wait_for(lambda: read_status(sweep.run("xs", "short", 0)).step >= 1)
+    wait_for(lambda: read_status(sweep.run("xs", "mha", 0)).step >= 1)
     command = [*prefix, sys.executable, "-P", "-m", "harness", "stop", str(sweep.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     output = driver.communicate(timeout=30)[0]
     assert done.returncode == 0, done.stderr + output
-    assert read_status(sweep.run("xs", "short", 0)).state.value == "preempted"
+    assert read_status(sweep.run("xs", "mha", 0)).state.value == "preempted"
     assert not sweep.stop_request.exists()
     return done.stdout
 
