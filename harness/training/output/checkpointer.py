@@ -102,8 +102,7 @@ def _prove(path: Path, state: Any) -> None:
         leaves[proof].shape, leaves[proof].dtype, sharding=leaves[proof].sharding
     )
     try:
-        with _orbax_context():
-            metadata = ocp.checkpointables_metadata(str(path)).metadata[STATE_NAME]
+        headers = read_headers(path / STATE_NAME)
         array = jax.tree.leaves(_load(path, tree.unflatten(abstract)))[proof]
     except Exception as error:
         if _is_of_machine(error):
@@ -111,16 +110,15 @@ def _prove(path: Path, state: Any) -> None:
         raise CorruptFile(
             f"the checkpoint that was just saved cannot be restored ({_reason(error)})"
         ) from error
-    if _array_types(metadata) != _array_types(state) or _local_bytes(array) != _local_bytes(leaves[proof]):
+    stored_types = {name: (tuple(header["shape"]), header["data_type"]) for name, header in headers.items()}
+    if stored_types != _array_types(state) or _local_bytes(array) != _local_bytes(leaves[proof]):
         raise CorruptFile(f"{path}: the checkpoint that was just saved restores to another state")
 
 
 def _array_types(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and dtype of each array by its path, without those that are left out (`...`)."""
+    """Return shape and dtype of each array by its name in a checkpoint."""
     arrays = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        array_name(path): (tuple(array.shape), str(array.dtype)) for path, array in arrays if array is not ...
-    }
+    return {array_name(path): (tuple(array.shape), str(array.dtype)) for path, array in arrays}
 
 
 def _local_bytes(array: jax.Array) -> list[bytes]:
