@@ -8,11 +8,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -149,7 +150,8 @@ def _compose_with_hydra(
     with hydra_errors.as_user_errors(), tempfile.TemporaryDirectory(prefix="ab-harness-") as scratch:
         parsed, options = _parse_command_line([_as_hydra_reads(argument) for argument in arguments])
         hydra_errors.check_overrides(parsed.overrides, config_groups())
-        with _command_line([f"hydra.sweep.dir={scratch}", *parsed.overrides, *options]):
+        words = [f"hydra.sweep.dir={scratch}", *parsed.overrides, *options]
+        with _command_line(words), _without_mode_lookup() if parsed.multirun else nullcontext():
             main()
     if errors:
         raise errors[0]
@@ -187,6 +189,17 @@ def config_groups() -> dict[str, list[str]]:
         if folder.is_dir() and not folder.name.startswith("_")
     }
     return groups | {GROUP: sorted([*groups[GROUP], *question_files()])}
+
+
+@contextmanager
+def _without_mode_lookup() -> Iterator[None]:
+    """Keep Hydra from composing the whole config to find `hydra.mode`, which `-m` overrides in any case."""
+    get_mode = Hydra.get_mode
+    Hydra.get_mode = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Hydra.get_mode = get_mode
 
 
 @contextmanager

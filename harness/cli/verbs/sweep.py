@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from harness.cli import hydra_main
@@ -13,6 +14,9 @@ OVERRIDES as Hydra reads them: KEY=VALUE sets a key, KEY=a,b,c sweeps over it; c
 A swept key other than variant, scale and seed makes a variant of each value; the first is the control.
 Finished runs are not trained again. Exit status 0 whatever the verdict, 1 if runs failed.
 `harness sweep --cfg job OVERRIDES` prints the config of the first run instead."""
+
+GC_THRESHOLD = 100_000
+"""Objects between two collections: imports and configs make many objects and little garbage."""
 
 
 def make_parser() -> VerbParser:
@@ -34,6 +38,7 @@ def make_parser() -> VerbParser:
 def run(arguments: Sequence[str]) -> int:
     """Hand the overrides to Hydra, while the fork server imports what the launch needs. Return the exit
     status."""
+    gc.set_threshold(GC_THRESHOLD)
     overrides = [argument for argument in arguments if argument != "--dry-run"]
     dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []
     launches = not any(argument.startswith("-") for argument in overrides)  # --cfg and others only print
