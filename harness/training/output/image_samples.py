@@ -32,8 +32,8 @@ def write_samples(run: RunDir, programs: RunPrograms, features: PCAFeatures, sta
     labels_N = features.labels_M[:NUM_SAMPLES]
     real_NK = features.heldout_MK[: len(labels_N)]
     samples_NHWC = programs.sample(state, sample_requests(model, labels_N, 0), 1.0)
-    compared = features.project(samples_NHWC), real_NK
-    distances = (frechet_distance(features_NK, features.train_NK) for features_NK in compared)
+    feature_sets = features.project(samples_NHWC), real_NK
+    distances = (frechet_distance(features_NK, features.train_NK) for features_NK in feature_sets)
     grid_labels_N = np.tile(np.arange(model.shape.vocabulary - 1), PER_LABEL)
     grid_NHWC = programs.sample(state, sample_requests(model, grid_labels_N, 0), GUIDANCE)
     if is_primary():
