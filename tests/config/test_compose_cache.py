@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import hydra
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -152,3 +153,12 @@ def test_many_combinations_are_told_while_they_are_composed(monkeypatch, capsys)
     monkeypatch.setattr(compose_cache, "SECONDS_BETWEEN_LINES", 0.0)
     sweep_configs(["variant=mha,short"])
     assert "composing: 2 combinations of choices so far" in capsys.readouterr().err
+
+
+def test_a_sweep_is_a_sweep_whatever_mode_is_set_and_hydra_is_left_as_it_was():
+    lookup = Hydra.get_mode
+    words = ["experiment=attention", "scale=xs", "seed=0", "variant=mha,short"]
+    plain = sweep_configs(words)
+    assert [config.variant.name for config in plain] == ["mha", "short"]
+    assert sweep_configs([*words, "hydra.mode=RUN"]) == plain
+    assert Hydra.get_mode is lookup
