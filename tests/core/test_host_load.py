@@ -57,7 +57,7 @@ def test_the_load_of_an_interval_is_that_of_the_samples_around_it(monkeypatch):
     history = LoadHistory()
     monkeypatch.setattr("harness.core.host.host_load.os.cpu_count", lambda: 2)
     busy = {0.0: 0.0, 5.0: 0.0, 10.0: 10.0, 15.0: 15.0}
-    history._samples = [(moment, host_load._Sample(moment, used)) for moment, used in busy.items()]
+    history._samples = [(moment, host_load._LoadSample(moment, used)) for moment, used in busy.items()]
     assert history.share(0.0, 5.0) == 0.0
     assert history.share(6.0, 9.0) == 1.0
     assert history.share(11.0, 14.0) == 0.5

@@ -35,7 +35,7 @@ class LoadHistory:
 
     def __init__(self, seconds: float = SECONDS_BETWEEN_SAMPLES) -> None:
         self._seconds, self._stop = seconds, Event()
-        self._samples: list[tuple[float, _Sample | None]] = []
+        self._samples: list[tuple[float, _LoadSample | None]] = []
         self._thread = Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> LoadHistory:
@@ -64,27 +64,29 @@ class LoadHistory:
         return _share_between(self._samples[first][1], self._samples[last][1]) if times else None
 
 
-class _Sample(NamedTuple):
+class _LoadSample(NamedTuple):
     """Time, and the CPU seconds that others have used so far."""
 
     moment: float
     busy: float
 
 
-def _share_between(start: _Sample | None, end: _Sample | None) -> float | None:
+def _share_between(start: _LoadSample | None, end: _LoadSample | None) -> float | None:
     if start is None or end is None or end.moment <= start.moment:
         return None
     return max(0.0, (end.busy - start.busy) / (end.moment - start.moment) / (os.cpu_count() or 1))
 
 
-def _sample() -> _Sample | None:
+def _sample() -> _LoadSample | None:
     try:
         columns = [int(text) for text in _COUNTERS.read_text().splitlines()[0].split()[1:]]
     except (OSError, ValueError, IndexError):
         return None
     idle, guests = sum(columns[_IDLE_COLUMNS]), sum(columns[_GUEST_COLUMNS])
     busy = (sum(columns) - idle - guests) / os.sysconf("SC_CLK_TCK")
-    return _Sample(time.perf_counter(), busy - sum(os.times()[:4]) - _seconds_of(_descendants([os.getpid()])))
+    return _LoadSample(
+        time.perf_counter(), busy - sum(os.times()[:4]) - _seconds_of(_descendants([os.getpid()]))
+    )
 
 
 def _descendants(parents: Sequence[int]) -> list[int]:

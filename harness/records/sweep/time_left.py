@@ -207,8 +207,10 @@ class _Lanes:
         for course in courses:
             if course.interval:
                 by_block.setdefault(course.block, []).append(course.interval)
-        whole = [(min(start for start, _ in runs), max(end for _, end in runs)) for runs in by_block.values()]
-        return _Lanes(_most_at_once(whole), max(map(_most_at_once, by_block.values()), default=1))
+        block_intervals = [
+            (min(start for start, _ in runs), max(end for _, end in runs)) for runs in by_block.values()
+        ]
+        return _Lanes(_most_at_once(block_intervals), max(map(_most_at_once, by_block.values()), default=1))
 
     def makespan(self, seconds: Iterable[tuple[str, float]]) -> float:
         """Return the seconds until the last block ends, if each starts when a worker is free for it."""
@@ -228,8 +230,8 @@ def _list_schedule(tasks: Sequence[float], lanes: int) -> float:
 
 def _most_at_once(intervals: Sequence[tuple[float, float]]) -> int:
     edges = sorted([(start, 1) for start, _ in intervals] + [(end, -1) for _, end in intervals])
-    most = current = 0
+    peak = current = 0
     for _, change in edges:
         current += change
-        most = max(most, current)
-    return max(1, most)
+        peak = max(peak, current)
+    return max(1, peak)
