@@ -60,12 +60,18 @@ def own_code(without: Sequence[str] = ()) -> list[CodeType | Path] | None:
     code may replace anything. `without`: rooms of this package to leave out."""
     skipped = tuple(f"{_PACKAGE}{room}/" for room in without)
     codes = [*_codes]
-    recorded = {code.co_filename for code in codes}
-    files = {file for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
-    unrecorded = [Path(file) for file in sorted(files - recorded) if not _is_installed(file)]
+    unrecorded = _unrecorded_files(len(codes), len(sys.modules))
     if _is_called_by_installed() or not all(map(_is_unchanged, unrecorded)):
         return None
     return [*(code for code in codes if not skipped or not code.co_filename.startswith(skipped)), *unrecorded]
+
+
+@functools.lru_cache(maxsize=1)
+def _unrecorded_files(num_codes: int, num_modules: int) -> list[Path]:
+    """Return the files of modules that were loaded before the hook, cached until another one is loaded."""
+    recorded = {code.co_filename for code in [*_codes]}
+    files = {file for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))}
+    return [Path(file) for file in sorted(files - recorded) if not _is_installed(file)]
 
 
 def _is_called_by_installed() -> bool:

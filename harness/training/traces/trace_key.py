@@ -72,10 +72,12 @@ def _source_hashes(parts: Sequence[CodeType | Path]) -> list[str]:
 
 
 def _hash_sources(parts: Sequence[CodeType | Path], codes: Sequence[CodeType]) -> list[str]:
-    if not any(map(_is_room_of_data, _names(filter(is_users, codes)))):
+    users_names = _names(filter(is_users, codes))
+    if not any(map(_is_room_of_data, users_names)):
         parts = own_code(_NO_PROGRAM) or parts
-        codes = [part for part in parts if isinstance(part, CodeType)]
-    packages = {name.partition(".")[0] for name in _names(codes)} & sys.modules.keys()
+        codes = [part for part in parts if isinstance(part, CodeType) and not is_users(part)]
+    names = users_names | _names(codes)
+    packages = {name.partition(".")[0] for name in names} & sys.modules.keys()
     return [sys.version, code_hash(parts), _installed_names(), _installed_files(frozenset(packages))]
 
 
