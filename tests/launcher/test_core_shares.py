@@ -26,10 +26,10 @@ def blocks_of(folder, *, seeds=2, scales=("xs",), width=1, **engine) -> list[Blo
 @pytest.fixture
 def cores(monkeypatch):
     def set_cores(count: int) -> None:
-        for module in ("placement.core_shares", "workers.worker_specs", "placement.forecast"):
+        for module in ("placement.core_shares", "placement.forecast"):
             monkeypatch.setattr(f"harness.launcher.{module}.cpu_cores", lambda: count)
 
-    monkeypatch.setattr("harness.launcher.workers.worker_specs.free_memory", lambda: 1e12)
+    monkeypatch.setattr("harness.launcher.placement.core_shares.free_memory", lambda: 1e12)
     return set_cores
 
 
@@ -74,6 +74,15 @@ def test_workers_of_one_round_never_have_more_devices_than_cores(tmp_path, cores
         assert sum(share.devices for share in shares[first : first + workers]) <= host
         assert sum(share.cores for share in shares[first : first + workers]) <= host
     assert sum(share.devices for share in shares[-(count % workers or workers) :]) >= min(host, 3)
+
+
+def test_memory_for_fewer_runs_than_cores_leaves_cores_to_each(tmp_path, cores, monkeypatch):
+    cores(8)
+    monkeypatch.setattr("harness.launcher.placement.core_shares.free_memory", lambda: 2e9)
+    blocks = blocks_of(tmp_path, seeds=4)
+    settings = blocks[0].runs[0].config.engine
+    assert max_workers(settings, blocks) == 2
+    assert share_cores(blocks, 2) == [CoreShare(cores=4, devices=1)] * 4
 
 
 def test_devices_that_are_named_hold_a_block_side_by_side(tmp_path, cores):

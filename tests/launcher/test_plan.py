@@ -148,7 +148,7 @@ class TestPlacement:
 
     def test_workers_are_limited_by_memory(self, tmp_path, monkeypatch):
         blocks = make_blocks(runs_of(configs(tmp_path)))
-        monkeypatch.setattr("harness.launcher.workers.worker_specs.free_memory", lambda: 1e9)
+        monkeypatch.setattr("harness.launcher.placement.core_shares.free_memory", lambda: 1e9)
         assert max_workers(config(tmp_path, workers=0).engine, blocks) == 1
         assert max_workers(config(tmp_path, workers=5).engine, blocks) == 5
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from harness.config.schema.engine import Isolation
 from harness.config.schema.run import Config
+from harness.core.host_memory import free_memory
+from harness.launcher.cost.device_room import run_bytes
 from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.placement.list_scheduling import BlockJob, pack
 from harness.launcher.runs import Block, Run
@@ -44,17 +46,30 @@ def grouped_by_worker(blocks: Sequence[Block]) -> list[Block]:
 def share_cores(groups: Sequence[Block], workers: int) -> list[CoreShare]:
     """Return the share of each worker, of which `workers` run at a time, the earlier ones first. Those of the
     last round, if it is not a full one, have all cores among them, since all others are about to end."""
-    cores = cpu_cores()
-    last_round = len(groups) if len(groups) <= workers else len(groups) % workers
-    counts = [max(1, cores // workers)] * (len(groups) - last_round)
-    counts += [max(1, cores // last_round + (i < cores % last_round)) for i in range(last_round)]
-    return [CoreShare(count, _devices(group, count)) for group, count in zip(groups, counts, strict=True)]
+    cores = _divide(cpu_cores(), len(groups), workers)
+    lanes = _divide(lanes_at_once([run for group in groups for run in group.runs]), len(groups), workers)
+    return [CoreShare(c, _devices(group, c, n)) for group, c, n in zip(groups, cores, lanes, strict=True)]
 
 
-def _devices(group: Block, cores: int) -> int:
-    """Return a device a core, as far as the runs use them, and enough for the widest run."""
+def lanes_at_once(runs: Sequence[Run]) -> int:
+    """Return the number of runs that this machine trains at a time: each has a core for each of its devices,
+    and there is memory for a worker with it."""
+    need = max(run_bytes(run) * run.devices for run in runs)
+    fit = int(free_memory() * 0.8 // (6e8 + need))  # an interpreter with its libraries takes 600 MB
+    return max(1, min(cpu_cores() // max(run.devices for run in runs), fit))
+
+
+def _divide(total: int, groups: int, workers: int) -> list[int]:
+    """Divide what this machine has among the workers of each round, at least 1 for each."""
+    last_round = groups if groups <= workers else groups % workers
+    counts = [max(1, total // workers)] * (groups - last_round)
+    return counts + [max(1, total // last_round + (i < total % last_round)) for i in range(last_round)]
+
+
+def _devices(group: Block, cores: int, lanes: int) -> int:
+    """Return a device a core, for no more runs at a time than `lanes`, and enough for the widest run."""
     widths = [run.devices for run in group.runs]
-    return max([*widths, min(cores, sum(widths))])
+    return max([*widths, min(cores, lanes * max(widths), sum(widths))])
 
 
 def seconds_in_turn(runs: Sequence[Run], seconds: Mapping[str, float], devices: int) -> float:

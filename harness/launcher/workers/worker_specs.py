@@ -10,14 +10,11 @@ from harness.config.schema.engine import EngineConfig, Isolation
 from harness.config.schema.run import Config
 from harness.config.worker_options import to_env
 from harness.core.errors import UserError
-from harness.core.host_memory import free_memory
 from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.core.jax_setup.jax_variables import POOL_VARIABLE
-from harness.launcher.cost.device_room import run_bytes
-from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.engines.local.host_devices import VARIABLES, find_devices
-from harness.launcher.placement.core_shares import grouped_by_worker, share_cores, takes_turns
+from harness.launcher.placement.core_shares import grouped_by_worker, lanes_at_once, share_cores, takes_turns
 from harness.launcher.runs import Block, Run
 from harness.launcher.workers.supervisor import Assignment, worker_options
 from harness.records.paths import SweepDir
@@ -110,7 +107,4 @@ def max_workers(settings: EngineConfig, blocks: Sequence[Block]) -> int:
             widths = [run.devices for block in blocks for run in block.runs]
         return max(1, devices // max(widths))
     runs = [run for block in blocks for run in block.runs]
-    need = max(run_bytes(run) * run.devices for run in runs)
-    fit = int(free_memory() * 0.8 // (6e8 + need))  # an interpreter with its libraries takes 600 MB
-    lanes = cpu_cores() // max(run.devices for run in runs)
-    return max(1, min(lanes, fit, len(grouped_by_worker(blocks))))
+    return min(lanes_at_once(runs), len(grouped_by_worker(blocks)))
