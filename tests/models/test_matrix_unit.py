@@ -99,7 +99,7 @@ def train_on(devices: int, *cores: str) -> dict[str, Any]:
 def test_every_product_of_a_step_takes_bfloat16_and_gives_float32(steps):
     """XLA's library computes these on the matrix unit; all others it widens to float32 first."""
     products = steps[0]["bfloat16"]["products"]
-    assert len(products) > 60
+    assert len(products) > 40
     assert set(products) == {"bf16 bf16 f32"}
     assert set(steps[0]["float32"]["products"]) == {"f32 f32 f32"}
     assert steps[0]["bfloat16"]["loss"] == pytest.approx(steps[0]["float32"]["loss"], rel=1e-3)
