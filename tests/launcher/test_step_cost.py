@@ -289,6 +289,12 @@ def test_the_calibration_is_steady_whatever_else_runs():
         assert getattr(speeds[0].over(speeds[1]), name) == pytest.approx(1, rel=0.25)
 
 
+def test_the_share_of_a_core_is_one_of_a_thread(monkeypatch):
+    assert 0.0 < machine_speed.share_of_a_core(0.05) <= 1.0
+    monkeypatch.setattr(machine_speed, "_BUSY_LOOP", "raise SystemExit(1)")
+    assert machine_speed.share_of_a_core(0.05) == 1.0, "nobody knows"
+
+
 class TestLearning:
     def test_the_measured_rate_is_that_of_warm_steps(self, tmp_path):
         run = run_of(tmp_path, steps=25)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,15 @@ SOURCE = "\n".join(
     f"def f{i}(a, b={i}):\n    return [a * x + b for x in range({i}) if x % 3]" for i in range(40)
 )
 """Text that Python compiles, which takes much the same kind of code as other compilers do."""
+LEAST_SHARE = 1e-3
+"""Least share of a core that is told: less is a clock that did not move."""
+_BUSY_LOOP = """
+import sys, time
+start, cpu_start = time.perf_counter(), time.process_time()
+while time.perf_counter() - start < float(sys.argv[1]):
+    pass
+print((time.process_time() - cpu_start) / (time.perf_counter() - start))
+"""
 _SPEED = CacheEntry("cost", "machine_speed", {})
 
 
@@ -75,12 +86,14 @@ def measure_machine(seconds: float = SECONDS_EACH) -> MachineSpeed:
 
 
 def share_of_a_core(seconds: float = SHARE_SECONDS) -> float:
-    """Return the share of a core that a thread gets which computes for so many seconds beside whatever else
-    runs on this machine."""
-    start, cpu_start = time.perf_counter(), time.thread_time()
-    while (wall := time.perf_counter() - start) < seconds:
-        pass
-    return min(1.0, max(1e-3, time.thread_time() - cpu_start) / wall)
+    """Return the share of a core that a process gets which computes for so many seconds beside whatever else
+    runs on this machine. It has a session of its own, as workers have: Linux shares its cores among these."""
+    command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(seconds)]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=True)
+        return min(1.0, max(LEAST_SHARE, float(answer.stdout)))
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return 1.0
 
 
 def _best_seconds(work: Callable[[], None], seconds: float) -> float:
