@@ -42,6 +42,20 @@ def test_a_convolution_is_the_identity_at_first_and_stops_at_documents():
     np.testing.assert_allclose(convolution(x_BTD, jnp.asarray(DOCUMENTS)), expected, atol=1e-6)
 
 
+def test_a_rotation_multiplies_complex_numbers_and_its_gradient_turns_back():
+    x_BHTK, slope_BHTK = (jnp.asarray(drawn(2, 3, 8, 6)) * factor for factor in (1, 2))
+    turn_TJ = np.exp(1j * np.arange(8)[:, None] * 1e4 ** (-np.arange(0, 6, 2) / 6))
+
+    def turned(x_BHTK, turn_TJ):
+        low, high = np.split(np.asarray(x_BHTK, np.float64), 2, axis=-1)
+        z = (low + 1j * high) * turn_TJ
+        return np.concatenate([z.real, z.imag], axis=-1)
+
+    y_BHTK, backward = jax.vjp(Rotary.table(8, 6, 1e4), x_BHTK)
+    np.testing.assert_allclose(y_BHTK, turned(x_BHTK, turn_TJ), atol=2e-6)
+    np.testing.assert_allclose(backward(slope_BHTK)[0], turned(slope_BHTK, turn_TJ.conj()), atol=4e-6)
+
+
 @pytest.mark.parametrize("documents", [None, DOCUMENTS])
 @pytest.mark.parametrize("window", [None, 3])
 def test_attention_in_steps_is_attention(window, documents):
