@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 from harness.config.schema.cluster import MeshConfig
+from harness.core.number_format import format_clock
 from harness.launcher import launch_plan, sweep
+from harness.launcher.cost.step_cost import cpu_cores
 from harness.launcher.launch_plan import LaunchPlan, forecast_runs
 from harness.launcher.placement import forecast, frozen
 from harness.launcher.run_directories import set_state
+from harness.launcher.stages.summary import plan_lines
 from harness.launcher.sweep import launch, prepare_runs
 from harness.records.paths import SweepDir
 from harness.records.run.status import State
@@ -98,6 +101,17 @@ class TestLaunchPlan:
         assert {run.name: run.devices for run in kept.runs}.items() <= {
             run.name: run.devices for run in plan.runs
         }.items()
+
+    def test_the_prediction_ends_with_the_verdict_and_says_that_the_machine_is_busy(self, tmp_path):
+        plan, lines = self.plan(tmp_path), {}
+        for demand in (0.0, 1.5):
+            predicted = dataclasses.replace(plan.forecast, besides=100.0, demand=demand)
+            lines[demand] = "\n".join(plan_lines(plan.sweep, plan.runs, predicted))
+            assert predicted.seconds == plan.forecast.schedule.makespan + 100
+            assert predicted.low < predicted.seconds < predicted.high
+            assert f"{format_clock(predicted.seconds)} predicted to the verdict (" in lines[demand]
+        assert "busy" not in lines[0.0]
+        assert f"others ask for {1.5 * cpu_cores():.1f} of its {cpu_cores()} core" in lines[1.5]
 
 
 def test_a_replan_moves_a_sweep_to_a_smaller_machine(tmp_path):
