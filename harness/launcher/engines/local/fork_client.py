@@ -20,9 +20,10 @@ from typing import Any
 
 DESCRIBE_MODULE = "harness.worker.describe"
 PRELOAD = (
-    "jax", "harness.models", "harness.training.programs.metric_columns",
-    "harness.training.programs.optimizer_check", DESCRIBE_MODULE, "orbax.checkpoint.experimental.v1",
-    "harness.training.run", "harness.worker.scheduler", "harness.worker.main",
+    "jax", "harness.models", "harness.models.vetting.mesh_types",
+    "harness.training.programs.metric_columns", "harness.training.programs.optimizer_check", DESCRIBE_MODULE,
+    "orbax.checkpoint.experimental.v1", "harness.training.run", "harness.worker.scheduler",
+    "harness.worker.main",
 )  # fmt: skip
 """Modules of the server: first those that describing configs needs, which then need not wait for the rest."""
 TICK_SECONDS = 1.0
