@@ -104,8 +104,8 @@ def test_a_restored_state_can_be_overwritten(tmp_path, own_reads):
 def test_a_value_with_another_index_is_not_taken():
     spec = jax.ShapeDtypeStruct((2,), np.float32)
     value = bytes(8) + (0).to_bytes(8, "little") + (8).to_bytes(8, "little") + bytes(4)
-    decoded = stored_arrays._decode(value, spec)
+    decoded = stored_arrays.decode(value, spec)
     assert decoded is not None
     assert np.array_equal(decoded, np.zeros(2))
     for other in (value[:-1], value[:8] + b"\1" + value[9:], b""):
-        assert stored_arrays._decode(other, spec) is None
+        assert stored_arrays.decode(other, spec) is None

@@ -21,11 +21,17 @@ from harness.parallel.processes.agreement import is_primary
 from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest
 from harness.records.run.checkpoint_manifest import Manifest
+from harness.training.output.checkpoint_template import TEMPORARY, CheckpointTemplate, read_template
 from harness.training.output.orbax_path import orbax_path
 from harness.training.output.state_copy import copy_state
-from harness.training.output.stored_arrays import Headers, array_name, read_arrays, read_headers
+from harness.training.output.stored_arrays import (
+    STATE_NAME,
+    Headers,
+    array_name,
+    read_arrays,
+    read_headers,
+)
 
-STATE_NAME = "state"
 PROOF_BYTES = 2**26
 """Maximum bytes of the array that is restored to prove a checkpoint, because it lies beside the state and its
 copy. The smallest array is taken if all are larger."""
@@ -192,7 +198,8 @@ class Checkpointer:
     returns when it is on disk: for devices that have no room for a copy.
 
     The first save is restored before its manifest is written: in another process libraries, folder or disk
-    may have changed, in the same one they have not."""
+    may have changed, in the same one they have not. Where a template can be made of it, the later saves of
+    a small state are written after it, without Orbax, from values that `save` copies to the host."""
 
     def __init__(
         self,
@@ -205,12 +212,21 @@ class Checkpointer:
         self.in_background = in_background
         self._pending: Future[None] | None = None
         self._proven = False
+        self._template: CheckpointTemplate | None = None
         orbax_path(run.checkpoint(0))  # raises before the first step, if at all
 
     def save(self, state: Any, manifest: Manifest) -> None:
         """Wait for the last save, then save `state`, in the background or not."""
         self.wait()
-        state = copy_state(state) if self.in_background else state
+        values = self._template.copy_values(state) if self._template else None
+        if values is None:
+            self._save_by_orbax(copy_state(state) if self.in_background else state, manifest)
+        else:
+            self._pending = _ORBAX.submit(self._save_values, values, manifest)
+        if not self.in_background:
+            self.wait()
+
+    def _save_by_orbax(self, state: Any, manifest: Manifest) -> None:
         if jax.process_count() == 1:
             self._pending = _ORBAX.submit(
                 lambda: self._finish_save(self._start_save(state, manifest), state, manifest)
@@ -220,8 +236,6 @@ class Checkpointer:
             # order of step and collective could differ between processes.
             response = _ORBAX.submit(self._start_save, state, manifest).result()
             self._pending = _ORBAX.submit(self._finish_save, response, state, manifest)
-        if not self.in_background:
-            self.wait()
 
     def wait(self) -> None:
         """Block until the last save is on disk. Raises its error."""
@@ -231,23 +245,39 @@ class Checkpointer:
                 pending.result()
 
     def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
-        folder = self._run.checkpoint(manifest.step)
         if jax.process_index() == 0:  # this process creates the folder for Orbax
-            checkpoint_manifest.remove_checkpoint(self._run, manifest.step)
-            for leftover in folder.parent.glob(f"{folder.name}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover)  # left by a save that was killed
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._clear(manifest.step)
         with _orbax_context(None if self.in_background else TRANSFER_BYTES):
-            return ocp.save_checkpointables_async(str(orbax_path(folder)), {STATE_NAME: state})
+            folder = orbax_path(self._run.checkpoint(manifest.step))
+            return ocp.save_checkpointables_async(str(folder), {STATE_NAME: state})
+
+    def _clear(self, step: int) -> None:
+        """Remove what earlier saves of a step left, and create the folder of all checkpoints."""
+        folder = self._run.checkpoint(step)
+        checkpoint_manifest.remove_checkpoint(self._run, step)
+        for leftover in folder.parent.glob(f"{folder.name}{TEMPORARY}*"):
+            shutil.rmtree(leftover)  # left by a save that was killed
+        folder.parent.mkdir(parents=True, exist_ok=True)
 
     def _finish_save(self, response: ocp.AsyncResponse[None], state: Any, manifest: Manifest) -> None:
         response.result()
         if not self._proven:
-            _prove(orbax_path(self._run.checkpoint(manifest.step)), state)
+            folder = orbax_path(self._run.checkpoint(manifest.step))
+            _prove(folder, state)
             self._proven = True
+            self._template = read_template(folder, state)
         if is_primary():
-            checkpoint_manifest.write_manifest(self._run, manifest)
-            self._delete_old()
+            self._complete(manifest)
+
+    def _save_values(self, values: list[bytes], manifest: Manifest) -> None:
+        assert self._template, "the values are for it"
+        self._clear(manifest.step)
+        self._template.write(orbax_path(self._run.checkpoint(manifest.step)), values)
+        self._complete(manifest)
+
+    def _complete(self, manifest: Manifest) -> None:
+        checkpoint_manifest.write_manifest(self._run, manifest)
+        self._delete_old()
 
     def _delete_old(self) -> None:
         """Keep the last n checkpoints, every k-th, and those that a branch starts from."""

@@ -17,11 +17,15 @@ import jax
 import numpy as np
 import tensorstore as ts
 
+STATE_NAME = "state"
+"""Folder of the state within a checkpoint."""
 MAX_BYTES = 2**28
 """Size of a state above which Orbax restores it: the values of all arrays lie in memory beside the state."""
+Spec = jax.ShapeDtypeStruct | jax.Array
 Headers = dict[str, dict[str, Any]]
 """Headers of arrays (the metadata of Zarr 3) by name."""
-_HEADER = "/zarr.json"
+HEADER = "/zarr.json"
+"""End of the key under which the header of an array is stored."""
 _INDEX_CHECKSUM_BYTES = 4
 
 
@@ -33,9 +37,9 @@ def array_name(path: Any) -> str:
 def read_headers(folder: Path) -> Headers:
     """Return the header of each array of a state by name; `folder`: that of the state within a checkpoint.
     Empty if the checkpoint has another format."""
-    store = _open(folder)
+    store = open_store(folder)
     keys = [key.decode() for key in store.list().result()]
-    reads = [(key.removesuffix(_HEADER), store.read(key)) for key in keys if key.endswith(_HEADER)]
+    reads = [(key.removesuffix(HEADER), store.read(key)) for key in keys if key.endswith(HEADER)]
     return {name: json.loads(read.result().value) for name, read in reads}
 
 
@@ -51,12 +55,12 @@ def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
         return None
     if sum(map(_num_bytes, specs.values())) > MAX_BYTES:
         return None
-    if not all(_is_whole(headers[name], spec) for name, spec in specs.items()):
+    if not all(is_whole(headers[name], spec) for name, spec in specs.items()):
         return None
-    store = _open(folder)
-    reads = [store.read(f"{name}/{'/'.join('c' + '0' * len(spec.shape))}") for name, spec in specs.items()]
+    store = open_store(folder)
+    reads = [store.read(value_key(name, spec)) for name, spec in specs.items()]
     values = [read.result().value for read in reads]
-    arrays = [_decode(value, spec) for value, spec in zip(values, specs.values(), strict=True)]
+    arrays = [decode(value, spec) for value, spec in zip(values, specs.values(), strict=True)]
     if any(array is None for array in arrays):
         return None
     # Copied, since the runtime would otherwise let the state lie in the values of the store.
@@ -64,11 +68,18 @@ def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
     return tree.unflatten(jax.device_put(arrays, shardings, may_alias=False))
 
 
-def _open(folder: Path) -> ts.KvStore:
-    return ts.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}).result()
+def open_store(folder: Path, **options: Any) -> ts.KvStore:
+    """Open the key-value store of a state, with further options of TensorStore's OCDBT driver."""
+    spec = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}, **options}
+    return ts.KvStore.open(spec).result()
 
 
-def _is_whole(header: dict[str, Any], spec: jax.ShapeDtypeStruct) -> bool:
+def value_key(name: str, spec: Spec) -> str:
+    """Return the key of the value of an array that is stored in one piece."""
+    return f"{name}/{'/'.join('c' + '0' * len(spec.shape))}"
+
+
+def is_whole(header: dict[str, Any], spec: Spec) -> bool:
     """Return whether an array has the shape and dtype of `spec`, and is stored in one piece, uncompressed."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     plain = little if spec.dtype.itemsize > 1 else {"name": "bytes"}
@@ -83,7 +94,7 @@ def _is_whole(header: dict[str, Any], spec: jax.ShapeDtypeStruct) -> bool:
     )
 
 
-def _decode(value: bytes, spec: jax.ShapeDtypeStruct) -> np.ndarray | None:
+def decode(value: bytes, spec: Spec) -> np.ndarray | None:
     """Return the array in a value of the store: its bytes, then an index of one piece with its checksum. None
     if the value is another."""
     index = struct.pack("<QQ", 0, size := _num_bytes(spec))
@@ -92,5 +103,5 @@ def _decode(value: bytes, spec: jax.ShapeDtypeStruct) -> np.ndarray | None:
     return np.frombuffer(value, spec.dtype, math.prod(spec.shape)).reshape(spec.shape)
 
 
-def _num_bytes(spec: jax.ShapeDtypeStruct) -> int:
+def _num_bytes(spec: Spec) -> int:
     return math.prod(spec.shape) * spec.dtype.itemsize
