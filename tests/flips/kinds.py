@@ -102,6 +102,7 @@ CACHE_KINDS: tuple[FileKind, ...] = (
     _of_cache("programs", "programs/*-*"),
     _of_cache("traces", "traces/*-*"),
     _of_cache("described", "described/*"),
+    _of_cache("checkpoints", "checkpoints/*"),
     _of_cache("tokens", "tokens/*/*.bin", "tokens/*/train.starts"),
     _of_cache("surveys", "surveys/*", "tokens/files/*", "tokens/survey/*"),
     _of_cache("report", "report/*"),

@@ -17,3 +17,9 @@ def without_compilation_cache():
     yield
     jax.config.update("jax_enable_compilation_cache", before)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """Give the test an empty cache, so that Orbax makes its first save."""
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "own_cache"))

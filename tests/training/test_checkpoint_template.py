@@ -19,6 +19,8 @@ from harness.training.output import checkpoint_template, checkpointer
 from harness.training.output.checkpoint_template import CheckpointTemplate, read_template
 from harness.training.output.checkpointer import Checkpointer, restore
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 class Moments(NamedTuple):
     mean: Any
@@ -103,11 +105,12 @@ def test_orbax_restores_the_later_saves_bit_by_bit(tmp_path, name, in_background
         assert_same(restore(run, step, abstract(state)), state)
 
 
-def test_store_and_files_are_what_orbax_writes(tmp_path):
+def test_store_and_files_are_what_orbax_writes(tmp_path, monkeypatch):
     """An independent save of the same state by Orbax differs in times and in its own path only."""
     first, second = some_state(0), some_state(1)
     saver, reference = Saver(tmp_path / "run"), Saver(tmp_path / "reference")
     assert saver.save_all(first, second) == [1]
+    monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "empty"))
     assert reference.save_all(second) == [1]
     written, expected = saver.run.checkpoint(2), reference.run.checkpoint(1)
     assert store_content(written) == store_content(expected)

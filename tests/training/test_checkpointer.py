@@ -21,6 +21,8 @@ from harness.training.output import checkpointer
 from harness.training.output.checkpointer import Checkpointer, RestoreError, restore
 from harness.training.output.state_copy import copy_state
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 STATE = {
     "params": {"layers.0.w": jnp.arange(6.0).reshape(2, 3), "gain": jnp.ones(3, jnp.bfloat16)},
     "n": (1,),
@@ -125,9 +127,13 @@ def test_other_content_type_or_shape_is_seen(tmp_path, monkeypatch, change):
 
 
 def test_the_first_save_of_each_attempt_is_proven_and_no_other(tmp_path, monkeypatch):
-    steps, real = [], checkpointer._prove
+    steps = []
+    prove, check = checkpointer._prove, checkpointer.check_first
     monkeypatch.setattr(
-        checkpointer, "_prove", lambda path, state: (steps.append(int(path.name)), real(path, state))
+        checkpointer, "_prove", lambda path, state: (steps.append(int(path.name)), prove(path, state))
+    )
+    monkeypatch.setattr(
+        checkpointer, "check_first", lambda *args: (steps.append(int(args[1].name)), check(*args))
     )
     run = RunDir(tmp_path / "run")
     saver = save(run, 1)

@@ -253,6 +253,7 @@ def test_a_run_in_a_folder_that_reads_like_a_pattern_continues(undisturbed, tmp_
 def test_a_run_whose_checkpoints_cannot_be_restored_starts_over(undisturbed, tmp_path, monkeypatch):
     """As those that Orbax saves in such a folder by itself."""
     run = in_brackets(tmp_path)
+    monkeypatch.setattr(checkpointer, "load_template", lambda _: None)
     monkeypatch.setattr(checkpointer, "orbax_path", lambda path: path.absolute())
     assert train(run) is State.failed  # at its first save
     assert "just saved cannot be restored" in read_status(run).message

@@ -15,6 +15,8 @@ from harness.records.run.checkpoint_manifest import Manifest
 from harness.training.output import checkpointer, stored_arrays
 from harness.training.output.checkpointer import Checkpointer, RestoreError, restore
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 STATE: Any = {
     "params": {"layers.0.w": jnp.arange(6.0).reshape(2, 3), "gain": jnp.ones(3, jnp.bfloat16)},
     "count": (jnp.int32(7), jnp.array([True, False])),

@@ -38,6 +38,7 @@ KINDS = {
     "token_index": CacheKind("documents in files of tokens"),
     "tasks": CacheKind("scripts and logs of tasks that tokenise"),
     "surveys": CacheKind("checksums and sizes of data files"),
+    "checkpoints": CacheKind("templates of checkpoints"),
     "verified": CacheKind("checksums of checkpoints that were verified"),
     "described": CacheKind("sizes and FLOPs of configs"),
     "layers": CacheKind("answers of compilers for plans"),

@@ -44,11 +44,24 @@ _TIMES = "init_timestamp_nsecs", "commit_timestamp_nsecs"
 
 
 @dataclass(frozen=True)
+class Structure:
+    """Tree of a state, and shape, dtype and sharding of each of its arrays."""
+
+    tree: Any
+    arrays: list[jax.ShapeDtypeStruct]
+
+    @classmethod
+    def of(cls, state: Any) -> Structure:
+        """Return the structure of a state of arrays."""
+        arrays, tree = jax.tree.flatten(state)
+        return cls(tree, [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for a in arrays])
+
+
+@dataclass(frozen=True)
 class CheckpointTemplate:
     """Template of the checkpoints of a state that lies in one piece on the devices of one process."""
 
-    structure: Any
-    """Tree, shapes, dtypes and shardings of the state."""
+    structure: Structure
     keys: list[str]
     """Key of the value of each array, in the order of the tree."""
     endings: list[bytes]
@@ -63,7 +76,7 @@ class CheckpointTemplate:
     def copy_values(self, state: Any) -> list[bytes] | None:
         """Copy the bytes of each array to the host, so that a step may overwrite the state. None if Orbax has
         to save it: another structure than that of the template."""
-        return _copy_values(state) if _structure(state) == self.structure else None
+        return _copy_values(state) if Structure.of(state) == self.structure else None
 
     def write(self, folder: Path, values: list[bytes]) -> None:
         """Write the checkpoint of the values of `copy_values`. It has its name once it is complete."""
@@ -112,7 +125,7 @@ def read_template(folder: Path, state: Any) -> CheckpointTemplate | None:
             return None
         endings.append(content[key][len(value) :])
     headers = {key: value for key, value in content.items() if key.endswith(HEADER)}
-    return CheckpointTemplate(_structure(state), keys, endings, headers, _other_files(folder), str(folder))
+    return CheckpointTemplate(Structure.of(state), keys, endings, headers, _other_files(folder), str(folder))
 
 
 def _copy_values(state: Any) -> list[bytes]:
@@ -121,11 +134,6 @@ def _copy_values(state: Any) -> list[bytes]:
     for piece in pieces:
         piece.copy_to_host_async()
     return [np.asarray(piece).tobytes() for piece in pieces]
-
-
-def _structure(state: Any) -> Any:
-    leaves, tree = jax.tree.flatten(state)
-    return tree, [(array.shape, array.dtype, array.sharding) for array in leaves]
 
 
 def _other_files(folder: Path) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from harness.training.output.stored_arrays import (
     read_arrays,
     read_headers,
 )
+from harness.training.output.template_cache import check_first, load_template, store_template
 
 PROOF_BYTES = 2**26
 """Maximum bytes of the array that is restored to prove a checkpoint, because it lies beside the state and its
@@ -199,7 +200,8 @@ class Checkpointer:
 
     The first save is restored before its manifest is written: in another process libraries, folder or disk
     may have changed, in the same one they have not. Where a template can be made of it, the later saves of
-    a small state are written after it, without Orbax, from values that `save` copies to the host."""
+    a small state, and all saves of its like in later processes, are written after it, without Orbax, from
+    values that `save` copies to the host. The first of a process is then read again and compared."""
 
     def __init__(
         self,
@@ -218,6 +220,8 @@ class Checkpointer:
     def save(self, state: Any, manifest: Manifest) -> None:
         """Wait for the last save, then save `state`, in the background or not."""
         self.wait()
+        if not self._proven:
+            self._template = load_template(state)
         values = self._template.copy_values(state) if self._template else None
         if values is None:
             self._save_by_orbax(copy_state(state) if self.in_background else state, manifest)
@@ -266,13 +270,19 @@ class Checkpointer:
             _prove(folder, state)
             self._proven = True
             self._template = read_template(folder, state)
+            if self._template:
+                store_template(self._template)
         if is_primary():
             self._complete(manifest)
 
     def _save_values(self, values: list[bytes], manifest: Manifest) -> None:
         assert self._template, "the values are for it"
         self._clear(manifest.step)
-        self._template.write(orbax_path(self._run.checkpoint(manifest.step)), values)
+        folder = orbax_path(self._run.checkpoint(manifest.step))
+        self._template.write(folder, values)
+        if not self._proven:
+            check_first(self._template, folder, values)
+            self._proven = True
         self._complete(manifest)
 
     def _complete(self, manifest: Manifest) -> None:

@@ -45,9 +45,19 @@ def read_headers(folder: Path) -> Headers:
 
 def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
     """Return the arrays of `abstract` (ShapeDtypeStructs with shardings) from the folder of a state. None if
-    Orbax has to restore or refuse them: other arrays than were saved, several pieces of one, large states,
-    runs of several processes."""
-    leaves, tree = jax.tree_util.tree_flatten_with_path(abstract)
+    Orbax has to restore or refuse them, as in `read_host_arrays`."""
+    arrays = read_host_arrays(folder, headers, abstract)
+    if arrays is None:
+        return None
+    specs, tree = jax.tree.flatten(abstract)
+    # Copied, since the runtime would otherwise let the state lie in the values of the store.
+    return tree.unflatten(jax.device_put(arrays, [spec.sharding for spec in specs], may_alias=False))
+
+
+def read_host_arrays(folder: Path, headers: Headers, abstract: Any) -> list[np.ndarray] | None:
+    """Return the arrays of `abstract` on the host, in the order of its tree. None for other arrays than were
+    saved, several pieces of one, large states, runs of several processes."""
+    leaves = jax.tree_util.tree_leaves_with_path(abstract)
     specs = {array_name(path): leaf for path, leaf in leaves}
     if jax.process_count() > 1 or len(specs) < len(leaves) or specs.keys() != headers.keys():
         return None
@@ -61,11 +71,8 @@ def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
     reads = [store.read(value_key(name, spec)) for name, spec in specs.items()]
     values = [read.result().value for read in reads]
     arrays = [decode(value, spec) for value, spec in zip(values, specs.values(), strict=True)]
-    if any(array is None for array in arrays):
-        return None
-    # Copied, since the runtime would otherwise let the state lie in the values of the store.
-    shardings = [spec.sharding for spec in specs.values()]
-    return tree.unflatten(jax.device_put(arrays, shardings, may_alias=False))
+    whole = [array for array in arrays if array is not None]
+    return whole if len(whole) == len(arrays) else None
 
 
 def open_store(folder: Path, **options: Any) -> ts.KvStore:
