@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,12 @@ class StepInputs(NamedTuple):
     clock: StepClock | None = None
     """Place of the step; None if nothing in the run asks for it."""
     values: dict[str, Any] | None = None
-    """Other numbers of the config that change over the run, by key (`schedule.values`)."""
+    """Other numbers of the config, by key: those that change over the run (`schedule.values`), and those that
+    do not but are arguments all the same (`schedules.values.constant_values`)."""
+
+    def with_values(self, values: Mapping[str, Any]) -> StepInputs:
+        """Return the inputs with these numbers too."""
+        return self._replace(values={**(self.values or {}), **values} or None)
 
 
 def step_inputs(config: Config, segment: Segment, step: int, *, clock: bool) -> StepInputs:

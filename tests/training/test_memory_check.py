@@ -43,13 +43,13 @@ def test_the_need_is_what_arrays_say_of_themselves(run):
 
 def test_a_program_from_the_cache_says_the_same(run, monkeypatch):
     loaded = []
-    real = compile_cache._load
+    real = compile_cache.load_stored
 
     def load(*arguments):
         loaded.append(real(*arguments))
         return loaded[-1]
 
-    monkeypatch.setattr(compile_cache, "_load", load)
+    monkeypatch.setattr(compile_cache, "load_stored", load)
     one, other = memory_need(lane(run)), memory_need(lane(run, 4))
     assert one == other
     assert all(each is not None for each in loaded[-3:]), "nothing was loaded: nothing is tested"

@@ -17,6 +17,7 @@ from harness.models import build
 from harness.models.text import cross_entropy
 from harness.models.text.cross_entropy import LossTerms, loss_in_pieces
 from harness.parallel.sharding.mesh import abstract_mesh
+from harness.training.programs.lowerings import lowered_program
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.schedule import (
     branch_segments,
@@ -27,6 +28,7 @@ from harness.training.schedule import (
     values_at,
 )
 from harness.training.schedules.schedule_registry import SCHEDULES, SchedulePlace, register_schedule
+from harness.training.schedules.values import constant_values
 from harness.training.step import TrainState
 from harness.training.step_inputs import StepInputs, step_inputs
 from tests.training.runs import TINY
@@ -221,3 +223,26 @@ def test_a_number_that_moves_is_the_number_of_that_step(key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), moved, fixed)
     gaps = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), moved, other)
     assert max(gaps.values()) > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "lion"])
+def test_runs_that_differ_in_numbers_of_their_optimizer_share_a_program(optimizer):
+    def lowered(*overrides):
+        config = compose([*TINY, f"optimizer={optimizer}", *overrides])
+        return lowered_program(
+            "step", ProgramSpecs(config, build(config, 257), abstract_mesh(config.mesh)), "cpu"
+        )
+
+    base = lowered()
+    numbers = ("optimizer.weight_decay=.05", "optimizer.b1=.8", "optimizer.b2=.99", "optimizer.clip_norm=3")
+    assert lowered(*numbers) is base
+    assert lowered("optimizer.weight_decay=0").text_hash != base.text_hash
+    assert lowered("loss.z_loss=1e-4") is lowered("loss.z_loss=1e-3")
+
+
+def test_an_optimizer_of_ones_own_has_its_numbers_in_the_program():
+    assert constant_values(compose([*TINY, "optimizer=soap"])) == {}
+    moved = values_config({"optimizer.weight_decay": {"name": "linear"}})
+    assert set(constant_values(moved)) == {
+        f"optimizer.{name}" for name in ("b1", "b2", "epsilon", "clip_norm")
+    }

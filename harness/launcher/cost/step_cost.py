@@ -52,6 +52,8 @@ UNCERTAINTY, UNCERTAINTY_PER_E = 1.1, 1.25
 the run and the nearest measurement."""
 NEIGHBOUR_DISTANCE, MAX_NEIGHBOURS = 0.35, 16
 """Runs that count: no more than this distance (in ln) beyond the nearest one, and the newest of these."""
+STEP_ARGUMENTS = ("learning_rate", "b1", "b2", "epsilon", "momentum", "weight_decay", "clip_norm")
+"""Numbers of the optimizer that are arguments of the compiled step, unless they are 0."""
 SHARED_STATE_PARAMETERS, HOST_DEVICES = 50_000_000, 8
 """Parameters from which on the devices of a host share the state of a run, and the devices of a host."""
 DEFAULT_MODEL_WIDTH = 64
@@ -285,7 +287,7 @@ def data_hash(config: Config, facts: Facts) -> str:
 def program_hash(config: Config) -> str:
     """Return the hash of all that decides whether the compiled steps of a run are in the compile cache. It
     follows training.programs.run_programs."""
-    optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
+    optimizer = {k: bool(v) if k in STEP_ARGUMENTS else v for k, v in to_plain(config.optimizer).items()}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length, config.mesh]
     nodes = [config.model, config.compute, config.loss, optimizer, sizes]
     return hash_json([*nodes, config.imports, code_hash_of(config)])

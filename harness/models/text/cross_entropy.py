@@ -205,9 +205,9 @@ class _Head:
 
     def slopes(self, logits_NV: Array, target_N: Array, partition_N: Array, z_loss: float | Array) -> Array:
         """Return the gradient of one token's terms of the loss with respect to x @ table.T."""
-        probability_NV = jnp.exp(logits_NV - partition_N[:, None])
-        slope_NV = probability_NV * (1 + 2 * z_loss * partition_N)[:, None]
-        slope_NV = slope_NV - self._is_target(target_N)
+        weight_N = 1 + 2 * z_loss * partition_N
+        slope_NV = jnp.exp(logits_NV - partition_N[:, None]) * weight_N[:, None]
+        slope_NV = jnp.where(self._is_target(target_N), slope_NV - 1, slope_NV)
         if self.softcap is None:
             return slope_NV
         return self._only_tokens(slope_NV * (1 - jnp.square(logits_NV / self.softcap)), 0.0)

@@ -16,6 +16,7 @@ from harness.training.metrics.metric_registry import MeasuredAt, configured_metr
 from harness.training.programs.compile_cache import LoweredProgram
 from harness.training.programs.evaluate import make_evaluate, make_sample
 from harness.training.programs.program_specs import ProgramSpecs
+from harness.training.schedules.values import constant_values
 from harness.training.traces.known_trace import KnownTrace
 from harness.training.traces.stub_program import lower_program, lower_stub
 
@@ -94,13 +95,15 @@ def results_structure(name: str, specs: ProgramSpecs) -> Any:
 def program_key(specs: ProgramSpecs) -> list[Any]:
     """Return what the programs of a run depend on beside code, devices and environment."""
     config, model = specs.config, specs.model
-    optimizer = {key: value for key, value in to_plain(config.optimizer).items() if key != "learning_rate"}
+    arguments = {"optimizer.learning_rate", *constant_values(config)}
+    optimizer = {k: v for k, v in to_plain(config.optimizer).items() if f"optimizer.{k}" not in arguments}
+    loss = {k: v for k, v in to_plain(config.loss).items() if f"loss.{k}" not in arguments}
     finetune = {key: value for key, value in to_plain(config.finetune).items() if key != "parent"}
     sizes = [config.scale.parameters, config.scale.batch, config.data.sequence_length]
     rows = [model.row_shape, model.row_dtype]
     shape = [dataclasses.asdict(model.shape), rows, model.spec.end_token, list(specs.mesh.shape.items())]
     shape += [model.has_empty_places]
     shape += [repr(model.spec), repr(model.compute), to_plain(config.mesh), config.cluster.platform]
-    nodes = (config.model, config.compute, config.loss, config.objective, optimizer, finetune)
+    nodes = (config.model, config.compute, loss, config.objective, optimizer, finetune)
     timed, metrics = sorted(config.schedule.values), to_plain(config.metrics)
-    return [*map(to_plain, nodes), sizes, shape, timed, metrics, config.imports]
+    return [*map(to_plain, nodes), sizes, shape, sorted(arguments), timed, metrics, config.imports]

@@ -19,6 +19,7 @@ from harness.models import Model
 from harness.parallel.sharding.axis_rules import batch_sharding, param_shardings
 from harness.training.metrics.metric_registry import MeasuredAt, configured_metrics
 from harness.training.optimizers.run_optimizer import RunOptimizer
+from harness.training.schedules.values import constant_values
 from harness.training.step import Step, TrainState, make_step
 from harness.training.step_inputs import StepInputs, resting_inputs
 from harness.training.trainable.trainable_model import Params, TrainableModel, make_trainable, split_trainable
@@ -75,6 +76,7 @@ class ProgramSpecs:
         """Arguments of `step`: state (which it may overwrite), tokens, and the step's scalars."""
         tokens = jax.ShapeDtypeStruct(self.batch_shape, self.model.row_dtype, sharding=self.batch_sharding)
         inputs = resting_inputs(self.config, clock=self.has_clock)
+        inputs = inputs.with_values({key: np.float32(v) for key, v in constant_values(self.config).items()})
         return self.state, tokens, jax.tree.map(lambda scalar: self._scalar(np.asarray(scalar).dtype), inputs)
 
     @property

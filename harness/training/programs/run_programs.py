@@ -28,6 +28,7 @@ from harness.training.programs.metric_columns import evaluation_columns, step_co
 from harness.training.programs.open_program import open_program, remove_stored_program
 from harness.training.programs.program_specs import ProgramSpecs, batch_parts
 from harness.training.programs.stored_executable import Device
+from harness.training.schedules.values import constant_values
 from harness.training.step import METRICS, TrainState
 from harness.training.step_inputs import StepInputs
 from harness.training.trainable.draw_params import draw_params
@@ -92,6 +93,7 @@ class RunPrograms:
     def step(self, state: TrainState, tokens_MBT1: jax.Array, inputs: StepInputs):
         """Return (state, metrics) after one update. The argument `state` is donated."""
         scalars = inputs._replace(learning_rate=np.float32(inputs.learning_rate))
+        scalars = scalars.with_values(self._constant_values)
         return self._program_step(state, tokens_MBT1, scalars)
 
     @property
@@ -161,6 +163,13 @@ class RunPrograms:
     @functools.cached_property
     def _abstract_specs(self) -> ProgramSpecs:
         return ProgramSpecs(self.config, self.model, abstract_mesh(self.config.mesh))
+
+    @functools.cached_property
+    def _constant_values(self) -> dict[str, jax.Array]:
+        """Arguments of the step that stay the same, kept on the devices."""
+        everywhere = NamedSharding(self.mesh, P())
+        values = constant_values(self.config).items()
+        return {key: put_sharded(np.asarray(value, np.float32), everywhere) for key, value in values}
 
     @functools.cached_property
     def _step_columns(self) -> list[str]:

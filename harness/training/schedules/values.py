@@ -1,4 +1,5 @@
-"""Numbers of the config that change over a run (`schedule.values`), by key, and the keys that may."""
+"""Numbers of the config that a step takes as arguments: those that change over a run (`schedule.values`), and
+those that do not, so that runs which differ in them alone share a program."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from harness.config.schema.ranges import numbers
 from harness.config.schema.run import Config
 from harness.config.socket_registry import Configured
 from harness.core.errors import UserError, did_you_mean
+from harness.training.optimizers.optimizer_registry import OPTIMIZERS
 from harness.training.schedules.schedule_registry import SCHEDULES, RegisteredSchedule
 
 Z_LOSS = "loss.z_loss"
@@ -43,6 +45,16 @@ def _scheduled_value(key: str, node: object, base: Mapping[str, float]) -> Sched
     if not base[key]:
         raise UserError(f"{where}: {key} is 0, and so is every factor of it. Set {key} too.")
     return ScheduledValue(base[key], SCHEDULES.lookup_node(node, where))
+
+
+def constant_values(config: Config) -> dict[str, float]:
+    """Return the numbers that stay the same over a run and are arguments of its step, by key: those of an
+    optimizer whose options are keys of the config, and of the loss. A number of 0 stays in the program, which
+    is simpler without it; so do the numbers of other optimizers, which may ask what they are."""
+    entry = OPTIMIZERS.entries.get(config.optimizer.name)
+    fields = (*entry.flat_keys, "weight_decay", "clip_norm") if entry and entry.flat_keys else ()
+    keys = {Z_LOSS, *(f"optimizer.{field}" for field in fields)} - config.schedule.values.keys()
+    return {key: value for key, value in _numbers(config).items() if value and key in keys}
 
 
 def _numbers(config: Config) -> dict[str, float]:

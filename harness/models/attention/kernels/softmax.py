@@ -15,7 +15,7 @@ from harness.models.products.matrix_unit import multiply, multiply_transposed
 from harness.parallel.sharding.axis_rules import out_sharding, reshape, reshape_inner
 
 MAX_BLOCKS, SHORTEST_BLOCK = 4, 128
-"""Largest number of query blocks, and smallest block size in tokens. A block skips the keys after its end, but
+"""Largest number of query blocks, and smallest block size in tokens. A block skips keys after its end, but
 each has some 30 kernels to compile: below 128 tokens that takes longer than a run of a small model saves."""
 
 
