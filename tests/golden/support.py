@@ -131,9 +131,10 @@ def _folded(key: str, path: str) -> str:
 
 
 def file_names(folder: Path) -> set[str]:
-    """List the files below a folder, with steps, hashes and process ids folded."""
+    """List the files below a folder, with steps, hashes and process ids folded. Orbax leaves a folder of each
+    of its processes in a checkpoint that it wrote itself, which is merged and read by nobody."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {fold_name(name) for name in names}
+    return {fold_name(name) for name in names if "/ocdbt.process_" not in name}
 
 
 def fold_name(name: str) -> str:

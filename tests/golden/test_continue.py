@@ -49,7 +49,8 @@ def assert_finished(folder: Path) -> None:
     states = {name: read_json(folder / SWEEP / name / "status.json") for name in (*FINISHED, UNFINISHED)}
     assert {status["state"] for status in states.values()} == {"finished"}
     assert {status["step"] for status in states.values()} == {120}
-    assert states[UNFINISHED]["loss"] == pytest.approx(expected()["loss"], rel=1e-3)
+    # Rounding alone moves the loss of the last batch: by .27 % over five ways of compiling the same code.
+    assert states[UNFINISHED]["loss"] == pytest.approx(expected()["loss"], rel=5e-3)
     record = read_json(folder / SWEEP / UNFINISHED / "run.json")
     assert record["identity"] == expected()["identities"][UNFINISHED]
 
