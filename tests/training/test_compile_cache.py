@@ -197,3 +197,15 @@ def test_results_come_in_order_and_few_programs_are_under_way(count):
         most = max(most, len(Result.under_way) + 1)
     assert made == list(range(count))
     assert most == min(count, 8), "32 a device is where they stall"
+
+
+def test_a_loaded_program_is_not_stored_again(compiled):
+    """XLA would write it without its kernels, and every process that loads that fails."""
+    devices = jax.devices()[:1]
+    double(devices)
+    program = lower(devices)
+    compile_or_load(program, devices)
+    entry = program.entry(devices)
+    entry.remove()
+    compile_or_load(program, devices)  # JAX remembers what it has loaded for this lowering
+    assert np.all(np.isfinite(double(devices))), "what lies in the cache cannot be run"

@@ -30,7 +30,7 @@ _lock = Lock()
 def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredProgram:
     """Return the program `name` (init, step, judged, evaluate or sample) of a run over a mesh without
     devices. A process lowers it at most once. `platform` is the device's, such as cpu."""
-    key = (name, platform, hash_json(program_key(specs)))
+    key = _lowering_key(name, specs, platform)
     with _lock:
         if key not in _lowerings:
             _lowerings[key] = LoweredProgram(name, _lower(specs, platform, *_program(name, specs)))
@@ -38,6 +38,16 @@ def lowered_program(name: str, specs: ProgramSpecs, platform: str) -> LoweredPro
         while len(_lowerings) > MAX_LOWERED:
             _lowerings.popitem(last=False)
         return _lowerings[key]
+
+
+def forget_lowering(name: str, specs: ProgramSpecs, platform: str) -> None:
+    """Drop a lowering, with which JAX remembers the executable that was compiled or loaded for it."""
+    with _lock:
+        _lowerings.pop(_lowering_key(name, specs, platform), None)
+
+
+def _lowering_key(name: str, specs: ProgramSpecs, platform: str) -> tuple[str, str, str]:
+    return name, platform, hash_json(program_key(specs))
 
 
 def _program(name: str, specs: ProgramSpecs) -> tuple[Callable, tuple[Any, ...], tuple[int, ...]]:

@@ -13,6 +13,7 @@ from harness.core.progress.report import opaque
 from harness.core.progress.waiting import hold_lock
 from harness.training.programs.compile_cache import Program, compile_or_load, load_stored, program_entry
 from harness.training.programs.lowerings import (
+    forget_lowering,
     lowered_program,
     lowered_stub,
     program_key,
@@ -52,7 +53,7 @@ def open_program(
 
 
 def remove_stored_program(name: str, specs: ProgramSpecs, devices: Sequence[Device], note: Note) -> None:
-    """Remove a program from the cache, and what is known of its trace."""
+    """Remove a program from the cache, and what is known of its trace; this process compiles it anew."""
     entry = _trace_entry(name, specs, devices)
     if entry is not None and (trace := read_trace(entry, note)) is not None:
         text_hash = trace.text_hash
@@ -60,6 +61,7 @@ def remove_stored_program(name: str, specs: ProgramSpecs, devices: Sequence[Devi
     else:
         text_hash = lowered_program(name, specs, devices[0].platform).text_hash
     program_entry(name, text_hash, devices).remove()
+    forget_lowering(name, specs, devices[0].platform)
 
 
 def _trace_entry(name: str, specs: ProgramSpecs, devices: Sequence[Device]) -> CacheEntry | None:

@@ -24,13 +24,19 @@ Device = Any
 
 _stored: ContextVar[bytes | None] = ContextVar("stored executable", default=None)
 """Bytes to load in place of the next compilation of this thread."""
+_compiled: ContextVar[Any] = ContextVar("compiled executable", default=None)
+"""Last executable of XLA that was compiled in this thread, not loaded."""
 _compile = getattr(compiler, "compile_or_get_cached", None)
 """Function of JAX that compiles, or None: (backend, computation, devices, compile_options, ...)."""
 
 
 def executable_bytes(program: jax.stages.Compiled) -> bytes | None:
-    """Return the compiled executable in XLA's format; None if its backend cannot serialise it."""
+    """Return the executable that this thread has just compiled, in XLA's format; None for any other, or if
+    its backend cannot serialise it. JAX remembers what was loaded for a lowering and returns it where one
+    asks to compile; of a loaded executable XLA writes no kernels for CPU."""
     executable: Any = program.runtime_executable()
+    if executable is not _compiled.get():
+        return None
     try:
         return executable.client.serialize_executable(executable)
     except (AttributeError, NotImplementedError, ValueError, jax.errors.JaxRuntimeError):
@@ -61,7 +67,9 @@ def _load_or_compile(*args: Any, **kwargs: Any) -> Any:
     assert _compile is not None
     content = _stored.get()
     if content is None:
-        return _compile(*args, **kwargs)
+        executable = _compile(*args, **kwargs)
+        _compiled.set(executable)
+        return executable
     call = inspect.signature(_compile).bind(*args, **kwargs).arguments
     return call["backend"].deserialize_executable(
         content, executable_devices=call["executable_devices"], compile_options=call["compile_options"]
