@@ -280,13 +280,12 @@ class TestConditions:
         assert fresh - later == pytest.approx(6_000_000 / reference.TOKENIZE_RATE)
 
 
-def test_the_calibration_is_steady_whatever_else_runs():
+def test_the_calibration_takes_the_time_that_it_is_given_and_finds_a_computer():
     start = time.thread_time()
-    speeds = [machine_speed.measure_machine(0.1) for _ in range(2)]
+    speed = machine_speed.measure_machine(0.1)
     assert time.thread_time() - start < 1.0
-    assert speeds[0].arithmetic > 1e8
-    for name in ("arithmetic", "compiling"):
-        assert getattr(speeds[0].over(speeds[1]), name) == pytest.approx(1, rel=0.25)
+    assert speed.arithmetic > 1e8
+    assert speed.compiling > 0
 
 
 def test_the_share_of_a_core_is_one_of_a_thread(monkeypatch):
