@@ -75,15 +75,21 @@ def _unrecorded_files(num_codes: int, num_modules: int) -> list[Path]:
 
 
 def _is_called_by_installed() -> bool:
+    """Return whether an installed program or a prompt is at the top, or a command that names no part of this
+    package: `python -c COMMAND` is how runners of tests start their workers too."""
     file = getattr(sys.modules["__main__"], "__file__", None)
-    return "-c" not in sys.orig_argv if file is None else _is_installed(file)
+    return __name__.partition(".")[0] not in _command() if file is None else _is_installed(file)
+
+
+def _command() -> str:
+    """Return the command in `python -c COMMAND`; "" if there is none."""
+    return sys.orig_argv[sys.orig_argv.index("-c") + 1] if "-c" in sys.orig_argv[:-1] else ""
 
 
 def code_hash(parts: Sequence[CodeType | Path]) -> str:
     """Return a hash of such code, whatever its order, and of the command in `python -c COMMAND`."""
-    command = sys.orig_argv[sys.orig_argv.index("-c") + 1] if "-c" in sys.orig_argv[:-1] else ""
     lines = sorted(map(_digest, parts))
-    return hashlib.sha256("\n".join([*lines, command]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*lines, _command()]).encode()).hexdigest()
 
 
 def imported_names(code: CodeType) -> set[str]:

@@ -18,7 +18,8 @@ HASH = "from harness.core import atomic_files, loaded_code as l; print(l.code_ha
 @pytest.fixture
 def as_worker(monkeypatch):
     """The process looks as if it were a worker, and no other test has read anything."""
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"{Path(harness.__file__).parent}/__main__.py")
+    main_file = f"{Path(harness.__file__).parent}/__main__.py"
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", main_file, raising=False)
     monkeypatch.setattr(loaded_code, "_outside_reads", [])
     monkeypatch.setattr(loaded_code, "_codes", [*loaded_code._codes])
 
@@ -89,7 +90,7 @@ def test_a_file_loaded_before_the_hook_counts_unless_it_has_changed(as_worker, l
 
 def test_under_a_runner_of_tests_or_a_prompt_code_is_not_known(monkeypatch):
     assert own_code() is None
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     assert own_code() is None
 
 

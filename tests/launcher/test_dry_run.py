@@ -14,7 +14,7 @@ from harness.cli.views.gantt_text import GanttBar, print_gantt
 from harness.config.schema.engine import Schedule
 from harness.core.errors import UserError
 from harness.launcher.cost import prediction_log
-from harness.launcher.cost.step_cost import ASSUMED, machine_kind
+from harness.launcher.cost.step_cost import CALIBRATED, machine_kind
 from harness.launcher.engines.engine_api import WorkerSpec
 from harness.launcher.placement import frozen
 from harness.launcher.sweep import launch
@@ -60,13 +60,13 @@ def test_on_devices_every_run_has_a_lane_and_a_pair_lies_side_by_side(tmp_path):
 
 def test_it_says_that_earlier_predictions_made_steps_longer(tmp_path):
     few = [
-        prediction(launch=str(i), raw=1.0, measured=1.5, machine=machine_kind("cpu"), evidence=ASSUMED)
+        prediction(launch=str(i), raw=1.0, measured=1.5, machine=machine_kind("cpu"), evidence=CALIBRATED)
         for i in range(9)
     ]
     plain = planned(configs(tmp_path / "runs", dry_run=True))
     prediction_log.append_predictions(few)
     text = planned(configs(tmp_path / "runs", dry_run=True))
-    assert "partly a default, and steps times 1.5 from earlier predictions" in text
+    assert "known from a calibration, and steps times 1.5 from earlier predictions" in text
     assert "steps times" not in plain
 
 

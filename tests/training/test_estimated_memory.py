@@ -12,6 +12,7 @@ from harness.estimate.layouts import LayoutGrid, config_layout
 from harness.estimate.model_size import shape_from_facts
 from harness.estimate.ways_to_fit import layout_memory
 from harness.models import build
+from harness.models.products import matrix_unit
 from harness.parallel.sharding.mesh import lane_mesh
 from harness.worker.describe import describe
 
@@ -42,7 +43,8 @@ def bytes_kept(layers: int, remat: str, dtype: str) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
-def test_a_layer_keeps_what_jax_keeps(dtype):
+def test_a_layer_keeps_what_jax_keeps(dtype, monkeypatch):
+    monkeypatch.setattr(matrix_unit, "_on_cpu", lambda: False)  # which would keep products in float32
     config = compose([*SIZES, f"compute.dtype={dtype}"])
     model = shape_from_facts(config, describe(config))
     one = LayoutGrid.from_layouts([config_layout(config)])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from polars.testing import assert_frame_equal
 
 from harness import extend
 from harness.config.compose import compose
@@ -318,7 +319,8 @@ def test_an_average_is_what_a_run_is_judged_by(tmp_path):
     run = prepare(tmp_path, *SMALL, *SHORT, "optimizer.name=averaged")
     assert train(plain) is State.finished
     assert train(run) is State.finished, run.log.read_text()
-    assert curve(run).equals(curve(plain))
+    # Numbers of AdamW are arguments of the one step and constants of the other.
+    assert_frame_equal(curve(run), curve(plain), check_exact=False, rel_tol=1e-4)
     programs, config = lane(run), assignment(run).config
     last = int(curve(run)["step"][-1])
     state = restore(run, last, programs.abstract_state())

@@ -32,7 +32,8 @@ NAMES = ("plain", "prints", "reads", "holds_little", "holds_much")
 @pytest.fixture(autouse=True)
 def as_worker(monkeypatch, tmp_path):
     """The process looks as if it were a worker, no other test has read anything, and the cache is empty."""
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"{Path(harness.__file__).parent}/__main__.py")
+    main_file = f"{Path(harness.__file__).parent}/__main__.py"
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", main_file, raising=False)
     monkeypatch.setattr(loaded_code, "_outside_reads", [])
     monkeypatch.setattr(loaded_code, "_codes", [*loaded_code._codes])
     monkeypatch.setenv("AB_HARNESS_CACHE", str(tmp_path / "cache"))

@@ -21,17 +21,13 @@ COLLECTIVE_TIMEOUTS = (
 )
 
 
-def _library_flag(*operations: str) -> str:
-    """Return the flag that runs these operations with YNNPACK."""
-    types = ",".join(f"LIBRARY_FUSION_TYPE_{operation}" for operation in operations)
-    return f"--xla_cpu_experimental_ynn_fusion_type={types}"
+_LIBRARY = "--xla_cpu_experimental_ynn_fusion_type="
 
+YNNPACK = f"{_LIBRARY}LIBRARY_FUSION_TYPE_DOT"
+"""Flag that runs matrix products with YNNPACK: faster, same bits for any number of devices and cores. With
+its types for elementwise functions programs compile faster, but jaxlib 0.10.2 refuses some layouts then."""
 
-YNNPACK = _library_flag("DOT", "ELTWISE", "REDUCE")
-"""Flag that runs matrix products, elementwise functions and sums with YNNPACK: faster, and less to compile,
-with the same bits for any number of devices and cores."""
-
-MATRIX_UNIT = _library_flag("DOT", "INDIVIDUAL_DOT", "ELTWISE", "REDUCE")
+MATRIX_UNIT = f"{YNNPACK},LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 """The same, and factors of bfloat16 reach YNNPACK as they are, for a CPU whose matrix unit multiplies them.
 Other CPUs multiply them at half the speed of factors that are widened to float32, as `YNNPACK` does."""
 
