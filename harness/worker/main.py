@@ -223,8 +223,8 @@ class _RunTrainer:
             return State.refused
 
     def _compile_ahead(self, run: ScheduledRun) -> Iterator[None]:
-        """Compile the programs of a run, then those of each run behind it, into the cache. An error is left
-        to the attempt of the run whose it is."""
+        """Compile the programs of a run, then those of each run behind it, into the cache. An error is
+        raised again, and reported, when its run starts."""
         from harness.training.parent_checkpoint import rebuild_model
         from harness.training.programs.run_programs import make_run_programs
 

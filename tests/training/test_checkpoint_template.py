@@ -202,6 +202,8 @@ def test_a_save_that_ends_early_leaves_no_checkpoint_and_can_be_repeated(tmp_pat
     with monkeypatch.context() as patch:
         if call == "commit":
             patch.setattr(checkpoint_template.ts, "Transaction", fail)
+        elif call == "write_bytes":
+            patch.setattr(checkpoint_template, "write_bytes", fail)
         elif call == "manifest":
             patch.setattr(checkpointer.checkpoint_manifest, "write_manifest", fail)
         else:

@@ -47,7 +47,7 @@ class ParameterGroup:
     weight_decay: Any = 0.0
     """Share of a parameter that one step at learning rate 1 removes."""
     rate_rule: RateRule | None = "entries"
-    """Rule of the optimizer that is result."""
+    """Rule of the optimizer that is built."""
     clock: StepClock = FIRST_STEP
     """Place of the step, for those who ask for it."""
 

@@ -1,4 +1,4 @@
-"""Optimizer of a run, optimizers anew in the trace of each step from that step's learning rate and values."""
+"""Optimizer of a run, built anew in the trace of each step from that step's learning rate and values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunOptimizer:
     """Function that rounds what it keeps."""
 
     def __post_init__(self) -> None:
-        """Raise UserError for an optimizer that cannot be optimizers."""
+        """Raise UserError for an optimizer that cannot be built."""
         self.judges_others  # noqa: B018
 
     def at_step(self, inputs: StepInputs) -> Optimizer:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
+from harness.core.atomic_files import write_bytes
 from harness.training.output.stored_arrays import (
     HEADER,
     STATE_NAME,
@@ -82,9 +83,7 @@ class CheckpointTemplate:
         """Write the checkpoint of the values of `copy_values`. It has its name once it is complete."""
         temporary = folder.with_name(folder.name + TEMPORARY)
         for name, content in self.files.items():
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._adapt(name, content, folder))
+            write_bytes(temporary / name, self._adapt(name, content, folder))
         transaction = ts.Transaction(atomic=True)
         store = open_store(temporary / STATE_NAME, **_STORE_OPTIONS).with_transaction(transaction)
         for key, header in self.headers.items():

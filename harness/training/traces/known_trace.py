@@ -32,7 +32,7 @@ _NOT_REPEATABLE = ("callback", "host_transfer", "stablehlo.send", "stablehlo.inf
 
 @dataclass(frozen=True)
 class KnownTrace:
-    """What a trace would find out."""
+    """Result of a trace, without the program itself."""
 
     text_hash: str
     """Sha256 of the program's text."""
