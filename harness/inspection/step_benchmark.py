@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from harness.config.pair_check import check_block
 from harness.core.errors import UserError
 from harness.core.host.host_load import OtherLoad
-from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
+from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.malloc_options import keep_freed_memory
 from harness.inspection.timing_quads import (
     MIN_STEPS,
     VISIT_STEPS,
@@ -190,7 +191,7 @@ def _prepare_process(block: Sequence[RunRef]) -> None:
     config = block[0].config
     if config.cluster.platform == "cpu":
         os.environ.update(cpu_env(config.mesh.devices))
-        disable_malloc_trim()
+        keep_freed_memory(max(variant.provenance.parameters for variant in block))
     import jax
 
     from harness.models.registry import import_modules

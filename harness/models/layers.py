@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, P
 
@@ -23,6 +24,10 @@ from harness.parallel.sharding.axis_rules import (
     reshape_rows,
 )
 from harness.parallel.sharding.sequence_parallel import local_shard, mark_varying, num_shards
+
+LARGEST_TABLE = 2**19
+"""Angles of a table of rotations that is a constant of its program. XLA's CPU code computes others anew for
+each head of each sequence, which took a twelfth of a step."""
 
 DTYPES = {Precision.float32: jnp.float32, Precision.bfloat16: jnp.bfloat16}
 
@@ -88,8 +93,13 @@ def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
 
 
 def _weight_gradient(x_NI, dy_NO, axes_IO):
-    layout_IO = out_sharding(*axes_IO)
-    return jnp.dot(transpose(x_NI), dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
+    (N, I), O = x_NI.shape, dy_NO.shape[1]
+    if N * O + I * O >= N * I:
+        layout_IO = out_sharding(*axes_IO)
+        return jnp.dot(transpose(x_NI), dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
+    layout_OI = out_sharding(*reversed(axes_IO))
+    dw_OI = jnp.dot(transpose(dy_NO), x_NI, preferred_element_type=jnp.float32, out_sharding=layout_OI)
+    return transpose(dw_OI)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)
@@ -183,7 +193,11 @@ class Rotary:
     @classmethod
     def table(cls, length: int, head_width: int, base: float) -> Rotary:
         """Build the table of a sequence of `length` tokens."""
-        return cls.of_frequencies(length, base ** (-jnp.arange(0, head_width, 2) / head_width))
+        pairs = head_width // 2
+        if length * pairs > LARGEST_TABLE:
+            return cls.of_frequencies(length, base ** (-jnp.arange(0, head_width, 2) / head_width))
+        angle_TJ = np.arange(length)[:, None] * base ** (-np.arange(pairs) / pairs)
+        return cls(jnp.asarray(np.cos(angle_TJ), jnp.float32), jnp.asarray(np.sin(angle_TJ), jnp.float32))
 
     @classmethod
     def of_frequencies(cls, length: int, frequency_J: Array, scale: float | Array = 1.0) -> Rotary:

@@ -24,9 +24,10 @@ from harness.config.process_group import from_env as processes_from_env
 from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.atomic_files import keep_own_access
 from harness.core.errors import UserError
-from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
+from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.core.jax_setup.jax_range import check_jax_version
 from harness.core.jax_setup.jax_variables import drop_jax_options
+from harness.core.jax_setup.malloc_options import keep_freed_memory
 from harness.records.paths import RunDir
 from harness.records.run.config_file import read_config
 from harness.records.run.integrity import remove_partial_files
@@ -128,7 +129,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
     total = sum(task.config.mesh.devices for task in tasks) // count
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_env(total) | dict(env)
-        disable_malloc_trim()
+        keep_freed_memory(max(task.provenance.parameters for task in tasks))
     drop_jax_options()  # a scheduler's node may set other variables than the driver's shell
     os.environ.update(env)
     import jax

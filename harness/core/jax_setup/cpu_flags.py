@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import mmap
 from importlib import util
 from pathlib import Path
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of `mallopt`, from malloc.h."""
 
 TIMEOUT_SECONDS = 1800
 """Timeout of a collective. The default, 30-40 s, kills a healthy block on a busy host."""
@@ -86,15 +82,3 @@ def _xla_library() -> Path | None:
     jaxlib = util.find_spec("jaxlib")
     folders = jaxlib.submodule_search_locations if jaxlib else None
     return next((path for folder in folders or () for path in Path(folder).glob("libjax_common*")), None)
-
-
-def disable_malloc_trim() -> None:
-    """Make glibc keep freed memory instead of returning it to the kernel; a no-op with other C libraries.
-
-    XLA allocates its scratch space at every step. By default glibc maps and unmaps blocks of that size, and
-    the page faults cost a small model a third of its step time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

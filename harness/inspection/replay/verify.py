@@ -22,8 +22,9 @@ from harness.compare.checkpoints.replay_check import (
 )
 from harness.config.schema.run import Config
 from harness.core.errors import UserError
-from harness.core.jax_setup.cpu_flags import cpu_env, disable_malloc_trim
+from harness.core.jax_setup.cpu_flags import cpu_env
 from harness.core.jax_setup.jax_variables import drop_jax_options
+from harness.core.jax_setup.malloc_options import keep_freed_memory
 from harness.inspection.replay.conditions import changed_conditions, unrecorded_conditions
 from harness.inspection.replay.step_range import StepRange, find_step_range
 from harness.records.run import environment
@@ -87,7 +88,7 @@ def _prepare_process(config: Config, recorded: Environment | None) -> None:
         if recorded and recorded.versions.get("jaxlib") == package_versions()["jaxlib"]:
             env["XLA_FLAGS"] = recorded.flags
         os.environ.update(env)
-        disable_malloc_trim()
+        keep_freed_memory()
     import jax
 
     from harness.models.registry import import_modules
