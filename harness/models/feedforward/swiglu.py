@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import jax
 from flax import nnx
 from jax import Array
 
 from harness.config.socket_registry import NoOptions
+from harness.models.feedforward.silu_gate import silu_gate
 from harness.models.layers import project
 from harness.models.mechanism import LayerContext, MatmulFlops
 from harness.models.parameters import weight
@@ -38,5 +38,5 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x_BTD: Array) -> Array:
         """Map [B, T, D] to [B, T, D]."""
-        hidden_BTF = jax.nn.silu(project(x_BTD, self.gate)) * project(x_BTD, self.up)
+        hidden_BTF = silu_gate(project(x_BTD, self.gate), project(x_BTD, self.up))
         return project(hidden_BTF, self.down)
