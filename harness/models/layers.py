@@ -93,13 +93,8 @@ def _matmul_backward(axes_IO, dtype, residuals, dy_NO):
 
 
 def _weight_gradient(x_NI, dy_NO, axes_IO):
-    (N, I), O = x_NI.shape, dy_NO.shape[1]
-    if N * O + I * O >= N * I:
-        layout_IO = out_sharding(*axes_IO)
-        return jnp.dot(transpose(x_NI), dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
-    layout_OI = out_sharding(*reversed(axes_IO))
-    dw_OI = jnp.dot(transpose(dy_NO), x_NI, preferred_element_type=jnp.float32, out_sharding=layout_OI)
-    return transpose(dw_OI)
+    layout_IO = out_sharding(*axes_IO)
+    return jnp.dot(transpose(x_NI), dy_NO, preferred_element_type=jnp.float32, out_sharding=layout_IO)
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)

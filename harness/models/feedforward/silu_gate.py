@@ -1,20 +1,28 @@
-"""The gate of a feed-forward layer, silu(gate) * up, with a gradient that keeps its two arguments alone."""
+"""The gate of a feed-forward layer, silu(gate) * up."""
 
 from __future__ import annotations
 
 import jax
 from jax import Array
 
+from harness.models.products import matrix_unit
+
+
+def silu_gate(gate: Array, up: Array) -> Array:
+    """Return silu(gate) * up. On CPU its gradient keeps the two arguments alone, which the products before it
+    made: silu(gate) and sigmoid(gate) would be written and read again, a fourteenth of a step."""
+    if matrix_unit.is_for_cpu():
+        return _silu_gate(gate, up)
+    return jax.nn.silu(gate) * up
+
 
 @jax.custom_vjp
-def silu_gate(gate: Array, up: Array) -> Array:
-    """Return silu(gate) * up. Its gradient needs both arguments, which the products before it made; by
-    default it keeps silu(gate) and sigmoid(gate) too, each of which is written and read again."""
+def _silu_gate(gate: Array, up: Array) -> Array:
     return jax.nn.silu(gate) * up
 
 
 def _forward(gate: Array, up: Array) -> tuple[Array, tuple[Array, Array]]:
-    return silu_gate(gate, up), (gate, up)
+    return _silu_gate(gate, up), (gate, up)
 
 
 def _backward(residuals: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
@@ -23,4 +31,4 @@ def _backward(residuals: tuple[Array, Array], slope: Array) -> tuple[Array, Arra
     return slope * up * (share * (1 + gate * (1 - share))), slope * (gate * share)
 
 
-silu_gate.defvjp(_forward, _backward)
+_silu_gate.defvjp(_forward, _backward)

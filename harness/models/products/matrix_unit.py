@@ -15,7 +15,7 @@ from jax import Array
 def result_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Return the dtype in which a product of this dtype is computed, before it is rounded: float32 on CPU.
     Other devices round in the product itself, and send sums over devices in `dtype`."""
-    return jnp.dtype(jnp.float32) if _on_cpu() else jnp.dtype(dtype)
+    return jnp.dtype(jnp.float32) if is_for_cpu() else jnp.dtype(dtype)
 
 
 def stored_by_rows(x: Array) -> Array:
@@ -47,14 +47,14 @@ def multiply_transposed(x_ZMK: Array, y_ZNK: Array) -> Array:
     return _einsum("...mk,...nk->...mn", x_ZMK.astype(y_ZNK.dtype), y_ZNK)
 
 
-def _on_cpu() -> bool:
+def is_for_cpu() -> bool:
     """Return whether the program that is traced will run on CPU, by the mesh in context if it has devices."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return getattr(device, "platform", jax.default_backend()) == "cpu"
 
 
 def _needs_form(factor: Array) -> bool:
-    return factor.dtype == jnp.bfloat16 and _on_cpu()
+    return factor.dtype == jnp.bfloat16 and is_for_cpu()
 
 
 def _einsum(axes: str, x: Array, y: Array) -> Array:
