@@ -146,7 +146,7 @@ def test_the_compiled_program_takes_the_same_state_and_multiplies_as_much(name):
     lowered, compiled = backends.analyze_abstract(make, ""), backends.analyze_cpu(make, "")
     batch = 16 // 4 * (32 + 1) * 4
     assert compiled.state_bytes == lowered.state_bytes
-    assert compiled.argument_bytes == compiled.state_bytes + batch + 6 * 4, "learning rate and AdamW"
+    assert compiled.argument_bytes == compiled.state_bytes + batch + 6 * 4, "and six numbers of AdamW"
     assert compiled.argument_bytes - batch == pytest.approx(held(make), rel=1e-3)
     assert compiled.dot_flops == lowered.dot_flops
     assert ("all-to-all" in compiled.collective_bytes) == (name == "sparse")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from harness.models import layers
 from harness.models.attention.kernels import blocks, scores, softmax
 from harness.models.layers import Rotary
 from harness.models.parameters import param_specs
@@ -40,6 +41,14 @@ def test_a_convolution_is_the_identity_at_first_and_stops_at_documents():
         if t >= j and DOCUMENTS[b, t - j] == DOCUMENTS[b, t]:
             expected[b, t] += taps[j] * x_BTD[b, t - j]
     np.testing.assert_allclose(convolution(x_BTD, jnp.asarray(DOCUMENTS)), expected, atol=1e-6)
+
+
+def test_a_large_table_turns_as_a_constant_one_does(monkeypatch):
+    constant = Rotary.table(64, 16, 1e4)
+    monkeypatch.setattr(layers, "LARGEST_TABLE", 0)
+    computed = Rotary.table(64, 16, 1e4)
+    np.testing.assert_allclose(constant.cos_TJ, computed.cos_TJ, atol=1e-5)
+    np.testing.assert_allclose(constant.sin_TJ, computed.sin_TJ, atol=1e-5)
 
 
 def test_a_rotation_multiplies_complex_numbers_and_its_gradient_turns_back():
