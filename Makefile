@@ -12,7 +12,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 	tests/training/test_checkpointer.py tests/training/test_run.py tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras test-install test-full \
+.PHONY: help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras docs test-install test-full \
 	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
 
 help:  ## this list
@@ -37,6 +37,17 @@ plan-extras: .venv-plan/ready  ## compilers for GPUs and TPUs that are not here,
 	$(RUN)python -m pip --python .venv-plan/bin/python install --quiet --disable-pip-version-check --no-deps \
 		-r requirements-plan.lock
 	touch .venv-plan/ready
+
+# The documentation site: Sphinx in an environment on top of .venv. Its lock is that of the extra `docs`, less .venv's.
+docs: .venv-docs/ready  ## the documentation site, in docs/_build/html
+	.venv-docs/bin/python -m sphinx -W --keep-going -q -j 2 -c docs . docs/_build/html
+
+.venv-docs/ready: .venv/ready requirements-docs.lock
+	$(RUN)python -m venv --clear --without-pip .venv-docs
+	echo "import site; site.addsitedir('$$($(RUN)python $(PACKAGES))')" > "$$(.venv-docs/bin/python $(PACKAGES))/on_top.pth"
+	$(RUN)python -m pip --python .venv-docs/bin/python install --quiet --disable-pip-version-check --no-deps \
+		-r requirements-docs.lock
+	touch .venv-docs/ready
 
 # Both locks are made from pyproject.toml, with `uv pip compile --universal --extra dev --no-annotate --no-header`
 # and `--python-version 3.11`, whose last JAX is 0.10.2, or 3.12.
@@ -133,4 +144,4 @@ test-ray: setup  ## through a real Ray, started here
 	$(RUN)pytest -m slow tests/ray
 
 clean:  ## remove the environments and builds
-	rm -rf .venv .venv-plan .venv-newest build dist *.egg-info
+	rm -rf .venv .venv-plan .venv-docs .venv-newest docs/_build build dist *.egg-info

@@ -61,6 +61,7 @@ class ClusterConfig:
     """The cluster that runs are trained on or planned for."""
 
     name: str = "local"
+    """Name of the cluster in plans."""
     platform: str = "cpu"
     """JAX platform: cpu, cuda or tpu; cpu simulates as many devices as the meshes need."""
     kinds: dict[str, KindConfig] = field(default_factory=dict)

@@ -65,6 +65,7 @@ class DataConfig:
     """Training data, tokenizer and held-out share."""
 
     name: str = MISSING
+    """Name of the data in records and reports."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     tokenizer: str = "bpe512"
     """`byte`, `bpe512`, or the path of a `tokenizers` JSON file; `none` for files of tokens whose tokenizer

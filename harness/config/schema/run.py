@@ -19,6 +19,7 @@ from harness.config.schema.decision import GateConfig, RuleConfig, TuneConfig
 from harness.config.schema.engine import EngineConfig, ResumeConfig
 from harness.config.schema.finetune import FinetuneConfig
 from harness.config.schema.run_schedule import CheckpointConfig, EvaluationConfig, ScheduleConfig
+from harness.config.schema.tracker import TrackerConfig
 
 
 class MatchBy(Enum):
@@ -72,6 +73,7 @@ class VariantConfig:
     """Variant of the comparison: its name, and the config nodes that it may change."""
 
     name: str = MISSING
+    """Name of the variant in folders and verdicts."""
     touches: list[str] = field(default_factory=list)
     """Dotted config nodes in which this variant may differ from the others."""
 
@@ -81,6 +83,7 @@ class ScaleConfig:
     """Model size and token budget of one rung."""
 
     name: str = MISSING
+    """Name of the scale in folders and verdicts."""
     parameters: int = MISSING
     """Target number of non-embedding parameters."""
     tokens: int = MISSING
@@ -96,6 +99,7 @@ class RosterConfig:
     """Source of the sizes of a roster's members: conf/scale/<roster>/."""
 
     name: str = ""
+    """Folder of the sizes in conf/scale/; empty: there is none."""
     vocabulary: int | None = None
     """Vocabulary size of data that is not available here (images: labels + 1); null: the data is here. With a
     value, the roster can be planned but not trained."""
@@ -113,7 +117,9 @@ class ModelConfig:
     """Model. A null width, layers, heads or ffn follows from `scale.parameters` (harness.models.sizing)."""
 
     attention: ModuleConfig = field(default_factory=lambda: ModuleConfig("mha"))
+    """Attention of each layer."""
     feedforward: ModuleConfig = field(default_factory=lambda: ModuleConfig("swiglu"))
+    """Feed-forward layer, with experts or without."""
     match: MatchBy = MatchBy.params
     """Quantity that variants of one scale share: params, flops or none."""
     width: int | None = None
@@ -140,6 +146,7 @@ class ModelConfig:
     rope_base: float = 10_000.0
     """Base of the rotary frequencies."""
     norm_epsilon: float = 1e-6
+    """Number that a norm adds to the mean square, against a division by zero."""
     block: ModuleConfig = field(default_factory=lambda: ModuleConfig("pre_norm"))
     """Block: how attention and feed-forward layer meet the residual stream."""
     norm: ModuleConfig = field(default_factory=lambda: ModuleConfig("rms"))
@@ -223,13 +230,17 @@ class OptimizerConfig:
     learning_rate: float = MISSING
     """Peak learning rate."""
     b1: float = 0.9
+    """Decay of the first moment, by step."""
     b2: float = 0.95
+    """Decay of the second moment, by step."""
     epsilon: float = 1e-8
+    """Number that is added to the root of the second moment, against a division by zero."""
     momentum: float = 0.95
     """Momentum of muon for matrices; the other parameters use AdamW with b1 and b2."""
     ns_steps: int = 5
     """Number of Newton-Schulz iterations of muon."""
     weight_decay: float = 0.1
+    """Weight decay: a step takes learning rate x decay x parameter away."""
     clip_norm: float = 1.0
     """Global gradient norm above which gradients are scaled down."""
     moment_dtype: Precision = Precision.float32
@@ -265,6 +276,7 @@ class Config:
     """Resolved config of one run."""
 
     experiment_name: str = MISSING
+    """Name of the sweep: its folder in `runs`."""
     variant: VariantConfig = field(default_factory=VariantConfig)
     roster: RosterConfig = field(default_factory=RosterConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
@@ -289,6 +301,7 @@ class Config:
     gate: GateConfig = field(default_factory=GateConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
     imports: list[str] = field(default_factory=list)
     """Modules that workers import, so that users' mechanisms are registered."""
     seed: int = 0
