@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 
 from harness.config.schema.engine import RayConfig
+from harness.launcher.cost import launch_conditions
 from harness.launcher.engines.ray import ray_cluster
 from harness.launcher.engines.ray import ray_engine as ray
 from harness.launcher.engines.ray.ray_engine import RayEngine
 from tests.launcher.fake_ray import FakeRay, order
 from tests.launcher.fake_slurm import FakeSlurm
+
+
+@pytest.fixture(autouse=True, scope="session")
+def core_to_itself():
+    """Give every launch a core at once. A launch beside others times a thread for a second, and the tests of
+    the other worker are such others: over a hundred launches that was most of the time of this room."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch_conditions, "share_of_a_core", lambda: 1.0)
+        yield
 
 
 @pytest.fixture
