@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy import special
@@ -73,7 +74,7 @@ def noncentrality(t: float, df: float, probability: float) -> float:
     def excess(place: float) -> float:
         return float(special.ndtr(t * sd - place).mean()) - probability
 
-    return optimize.brentq(excess, t - reach, t + reach)
+    return cast(float, optimize.brentq(excess, t - reach, t + reach))
 
 
 @functools.lru_cache(maxsize=32)
