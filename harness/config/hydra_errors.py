@@ -33,6 +33,8 @@ from harness.config.schema.run import Config
 from harness.core.errors import UserError, cause_chain, did_you_mean
 from harness.core.hashing import flatten
 
+LIST_GROUPS = ("tracker",)
+"""Groups of which a config may have several choices at once."""
 _TYPE_NAMES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
 
 
@@ -47,6 +49,10 @@ def as_user_errors() -> Iterator[None]:
         path = re.search(r"path=(.*) is not available", str(warning))
         message = f"hydra.searchpath: {path[1] if path else warning} does not exist. Give [file://FOLDER]."
         raise UserError(message) from warning
+    except AssertionError as error:
+        if override := _override_being_applied(error):
+            raise UserError(_explain_absent_node(override)) from error
+        raise
     except (ValueError, yaml.YAMLError) as error:
         if file := _file_being_read(error):
             raise UserError(_explain_unreadable(file, error)) from error
@@ -59,6 +65,20 @@ def _file_being_read(error: BaseException) -> str | None:
         if frame.f_code.co_name == "load_config" and "full_path" in frame.f_locals:
             return str(frame.f_locals["full_path"])
     return None
+
+
+def _override_being_applied(error: BaseException) -> Override | None:
+    """Return the override whose application raised the error, from the frame of Hydra's loader, else None."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_apply_overrides_to_config":
+            return frame.f_locals.get("override")
+    return None
+
+
+def _explain_absent_node(override: Override) -> str:
+    """Return a sentence for a key of a node that is null, where Hydra fails an assertion."""
+    node, _, name = override.key_or_group.rpartition(".")[0].rpartition(".")
+    return f"{override.input_line}: {node}.{name} is null. Choose it too: {node}={name}."
 
 
 def _explain_unreadable(file: str, error: BaseException) -> str:
@@ -125,6 +145,9 @@ def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -
         return None
     value = override.value()
     lists = [item for item in getattr(value, "list", [value]) if isinstance(item, list)]
+    if lists and key in LIST_GROUPS:
+        unknown = [str(name) for names in lists for name in names if str(name) not in groups[key]]
+        return f"{line}: no such choice; {did_you_mean(unknown[0], groups[key])}" if unknown else None
     if key == "experiment" and (override.is_sweep_override() or lists):
         return f"{line}: each experiment is a separate sweep. Start one command for each."
     if lists:

@@ -15,7 +15,7 @@ from harness.core.hashing import is_covered_by
 TUNED_KEY = "optimizer.learning_rate"
 """Key that may differ between variants that were tuned over the same bracket."""
 
-FREE_NODES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
+FREE_NODES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "tracker", "runs")
 """Nodes that name the variant or that training does not read. The mesh is not one of them."""
 
 

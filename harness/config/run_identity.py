@@ -8,8 +8,11 @@ from harness.config.renamed_keys import with_first_names
 from harness.config.schema.run import Config
 from harness.core.hashing import flatten, hash_json, to_plain
 
-VOLATILE = ("roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
-"""Nodes outside the identity: where, with which retries and for which test a run is trained."""
+VOLATILE = (
+    "roster", "mesh", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "tracker", "runs",
+)  # fmt: skip
+"""Nodes outside the identity: where, with which retries and for which test a run is trained, and what shows
+it."""
 
 TAKEN_UP = ("checkpoint.keep_last", "checkpoint.keep_every")
 """Keys in the hash that change nothing of what a run computes. A run that continues takes them up."""

@@ -21,6 +21,7 @@ from harness.compare.inputs.json_values import dict_or_empty
 from harness.compare.inputs.run_records import RunRecord, read_runs
 from harness.compare.stats.distributions import clopper_pearson, t_two_sided_p
 from harness.compare.stats.paired_effects import NoiseFloor
+from harness.config.pair_check import FREE_NODES
 from harness.core import atomic_files
 from harness.records.paths import NOISE_FLOORS, SweepDir
 from harness.records.run.provenance import Provenance
@@ -240,13 +241,9 @@ def _losses_by_data_order(
     return groups
 
 
-_IGNORED_NODES = ("variant", "cluster", "engine", "resume", "rule", "gate", "tune", "profile", "runs")
-"""Config nodes that do not change the training, bit for bit."""
-
-
 def _training_key(run: RunRecord) -> tuple:
     record = run.provenance
-    config = {key: value for key, value in run.config.items() if key not in _IGNORED_NODES}
+    config = {key: value for key, value in run.config.items() if key not in FREE_NODES}
     return record.scale, record.seed, record.data_seed, repr(sorted(config.items(), key=str))
 
 

@@ -17,6 +17,7 @@ AXES = ("variant", "question", "scale", "seed", "member")
 ONE_VALUE = {
     **dict.fromkeys(VOLATILE, "it does not change what a run learns. Start a command for each value"),
     "mesh": "a pair trains on one mesh. Start a command for each value, with an experiment_name of its own",
+    "tracker": "a sweep is mirrored in one way. Several trackers are a list: 'tracker=[tensorboard,wandb]'",
     "data_seed": "the variants of a pair read the same examples. Sweep seed instead, which it follows",
     "experiment_name": "one command trains one experiment. Start a command for each",
     "imports": "all runs import the same modules. List all of them in one value",

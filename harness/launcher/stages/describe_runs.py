@@ -23,7 +23,8 @@ from harness.records.run.provenance import Facts, code_hash_of, package_versions
 from harness.records.typed_values import parse_record
 
 _IGNORED_NODES = (
-    "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "runs", "experiment_name",
+    "seed", "data_seed", "cluster", "engine", "resume", "rule", "gate", "tune", "tracker", "runs",
+    "experiment_name",
 )  # fmt: skip
 """Config nodes that change no fact. The mesh is not among them: the batch has to divide over it; of the
 cluster the platform counts, for which kernels are chosen."""
