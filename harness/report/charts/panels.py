@@ -145,7 +145,7 @@ def _curves(content: Frames, scales: list[str], unit: str) -> alt.FacetChart | N
     if rows.is_empty():
         return None
     pick = alt.selection_point(name="picked", fields=["variant"], bind="legend")
-    ceiling = _loss_ceiling(rows)
+    ceiling = sweep_frames.loss_ceiling(rows)
     y = alt.Y("smooth:Q").scale(type="log", nice=False, domainMax=ceiling)
     quantity = f"training loss ({unit})" if content.sweep else "loss"
     base = alt.Chart().encode(
@@ -196,18 +196,6 @@ def metric_curves(content: Frames) -> alt.FacetChart | None:
 def _opacity(pick: alt.Parameter, on: float, off: float) -> Any:
     """Return the opacity of a line: `on` unless another variant is picked in the legend."""
     return alt.when(pick).then(alt.value(on)).otherwise(alt.value(off))
-
-
-def _loss_ceiling(rows: pl.DataFrame) -> float:
-    """Return the top of the loss axis: the loss of the median run after a twelfth of its steps.
-
-    The drop in the first steps, or a run that diverged, would flatten all other curves.
-    """
-    step = pl.col("step")
-    later = rows.filter(step >= step.max().over("scale") / 12, pl.col("smooth").is_finite())
-    starts = later.group_by("scale", "variant", "seed").agg(pl.col("smooth").sort_by("step").first())
-    medians = starts.group_by("scale").agg(pl.col("smooth").median())["smooth"].to_list()
-    return 1.05 * max(medians, default=1.0)
 
 
 def _loss_tooltips() -> list[alt.Tooltip]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -232,12 +233,17 @@ def _by_compute(runs: list[RecordedRun]) -> list[str]:
 
 
 def _steps(run: RecordedRun, points: int) -> pl.DataFrame:
-    curve = read_curve(run.path, "steps")
+    return thin_steps(read_curve(run.path, "steps"), run.record, points)
+
+
+def thin_steps(curve: pl.DataFrame, record: Provenance, points: int) -> pl.DataFrame:
+    """Return the steps of a run that are drawn: columns scale, variant, seed, step, tokens, flops,
+    device_seconds, loss, and smooth, load, dropped, which are moving averages over all steps."""
     sources = {"smooth": "loss", "load": "expert_load", "dropped": "expert_dropped"}
     smooth = [pl.Series(name, smooth_curve(curve[column].to_numpy())) for name, column in sources.items()]
     selection = curve.with_columns(smooth)[thin_rows(curve.height, points)]
     columns = ("step", "tokens", "flops", "device_seconds", "loss", *sources)
-    return _with_run_columns(selection, run.record, *columns)
+    return _with_run_columns(selection, record, *columns)
 
 
 def _own_metrics(run: RecordedRun, points: int) -> list[pl.DataFrame]:
@@ -253,16 +259,38 @@ def _own_metrics(run: RecordedRun, points: int) -> list[pl.DataFrame]:
 
 
 def _evals(run: RecordedRun, domains: tuple[str, ...]) -> pl.DataFrame:
+    branches = [read_curve(path, "evals") for path in run.path.branches()]
+    return mean_evals(read_curve(run.path, "evals"), branches, run.record, domains)
+
+
+def mean_evals(
+    evals: pl.DataFrame, branches: Sequence[pl.DataFrame], record: Provenance, domains: Collection[str]
+) -> pl.DataFrame:
+    """Return the mean held-out losses of a run: columns scale, variant, seed, step, tokens, phase, loss.
+
+    `domains`: those that the rule decides by; empty for all. `branches`: evaluations of cooldown branches.
+    """
     phase = pl.when("decayed").then(pl.lit("decayed")).otherwise(pl.lit("hot"))
     trained = pl.col("step") > 0  # before that a fine-tuned run is its parent
-    main = read_curve(run.path, "evals").filter(trained).with_columns(phase=phase)
-    branches = [read_curve(path, "evals").filter("decayed") for path in run.path.branches()]
-    ends = [branch.with_columns(phase=pl.lit("branch")) for branch in branches]
+    main = evals.filter(trained).with_columns(phase=phase)
+    ends = [branch.filter("decayed").with_columns(phase=pl.lit("branch")) for branch in branches]
     rows = pl.concat([main, *ends], how="diagonal")  # a run may have metrics that its branch has not
     decisive = rows.filter(pl.col("domain").is_in(domains)) if domains else rows
     point = ["step", "tokens", "phase"]
     means = decisive.group_by(point).agg(pl.col("loss").mean()).sort(point)
-    return _with_run_columns(means, run.record, *point, "loss")
+    return _with_run_columns(means, record, *point, "loss")
+
+
+def loss_ceiling(losses: pl.DataFrame) -> float:
+    """Return the top of the loss axis: the loss of the median run after a twelfth of its steps.
+
+    The drop in the first steps, or a run that diverged, would flatten all other curves.
+    """
+    step = pl.col("step")
+    later = losses.filter(step >= step.max().over("scale") / 12, pl.col("smooth").is_finite())
+    starts = later.group_by("scale", "variant", "seed").agg(pl.col("smooth").sort_by("step").first())
+    medians = starts.group_by("scale").agg(pl.col("smooth").median())["smooth"].to_list()
+    return 1.05 * max(medians, default=1.0)
 
 
 def _with_run_columns(frame: pl.DataFrame, record: Provenance, *columns: str) -> pl.DataFrame:

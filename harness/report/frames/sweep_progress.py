@@ -17,7 +17,7 @@ from harness.records.run.metrics import list_parts, read_curve
 from harness.records.run.pace import PredictedParts, run_course
 from harness.records.run.provenance import Provenance, read_provenance
 from harness.records.run.run_lock import owner, worker_of
-from harness.records.run.status import State, Status, read_intact_status, read_status
+from harness.records.run.status import State, Status, read_intact_status
 from harness.records.run.timeline import (
     BEGIN,
     TRAIN,
@@ -226,16 +226,17 @@ class ProgressReader:
         inner = rule.get("rule")
         control = str((inner if isinstance(inner, dict) else rule).get("control") or "")
         lanes = self._read_if_changed("lanes", self.sweep.ledger, lambda: _lanes_from_ledger(self.sweep))
-        candidates = [self._run_progress(run, control, lanes, now) for run in self.sweep.runs()]
+        directories = [*self.sweep.runs()]
+        candidates = [self._run_progress(run, control, lanes, now) for run in directories]
         runs = [progress for progress in candidates if progress]
-        pending = (run for run in self.sweep.runs() if read_status(run).state is State.pending)
+        pending = (run for run in directories if (self._status(run) or Status()).state is State.pending)
         has_driver = owner(self.sweep.driver_lock) is not None
         is_alive = has_driver or any(worker_of(run) is not None for run in pending)
         cores = self._read_if_changed("cores", self.sweep.ledger, lambda: machine_cores(self.sweep))
-        unreadable = [name for run in self.sweep.runs() for name in self._unreadable_records(run)]
+        unreadable = [name for run in directories for name in self._unreadable_records(run)]
         lines = sum(
             self._read_if_changed("lines", run.timeline, lambda run=run: unreadable_lines(run))
-            for run in self.sweep.runs()
+            for run in directories
         )
         predicted = self._read_if_changed("predicted", self.sweep.ledger, lambda: predicted_parts(self.sweep))
         name = self.sweep.path.name

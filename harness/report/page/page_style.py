@@ -98,4 +98,9 @@ PAPER = f"""
 }}
 """
 
-STYLE = TONES + LAYOUT + PAPER
+CARDS = "".join(
+    f".card.variant-{i} {{ border-left-color: var(--variant-{i}); }}\n"
+    for i in range(len(theme.LIGHT["variants"]))
+)
+
+STYLE = TONES + LAYOUT + CARDS + PAPER

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare.results.comparison import INPUT_SHARE, Comparison
-from harness.compare.results.verdict_types import Ladder
-from harness.compare.verdict.verdict_text import decision_phrase, place_phrase
 from harness.core import atomic_files
 from harness.records.paths import SweepDir
-from harness.report.charts import panels, sample_grids, theme
+from harness.report.charts import panels, sample_grids
 from harness.report.charts.marks import AXES
 from harness.report.frames.sweep_frames import Frames, read_frames
 from harness.report.page import provenance_section
 from harness.report.page.html import chart, document, escape_text, fold, paragraph, section, table, top_bar
 from harness.report.page.plan_page import plan_section
+from harness.report.page.verdict_header import scale_table, verdict_header
 from harness.report.tables import comparison_tables as tables
 from harness.report.tables import wording
 from harness.report.tables.text_table import explain_constant_columns
@@ -41,7 +39,7 @@ def render_page(comparison: Comparison, content: Frames) -> str:
 
 def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str:
     fairness, constant = explain_constant_columns(tables.fairness(comparison))
-    by_scale = [piece for ladder in comparison.ladder for piece in _by_scale(comparison, ladder)]
+    by_scale = [piece for ladder in comparison.ladder for piece in scale_table(comparison, ladder)]
     lone_runs = tables.unpaired_runs(comparison)
     distances = tables.samples_title(comparison).partition(": ")[2]
     flags = table(tables.flags(comparison)), table(tables.divergence(comparison))
@@ -88,14 +86,8 @@ def _body(comparison: Comparison, content: Frames, chart_names: set[str]) -> str
         plan_section(content.plan, chart_names) if content.plan else "",
         section("Provenance", "", *_provenance(comparison, content)),
     ]
-    return f"{_header(comparison, content.variants)}<main>{''.join(sections)}</main>"
-
-
-def _by_scale(comparison: Comparison, ladder: Ladder) -> list[str]:
-    """Return a heading, the table of the scales, and a line with the columns that are equal in all rows."""
-    title = f"{escape_text(ladder.variant)} against {escape_text(ladder.control)}, by scale"
-    rungs, constant = explain_constant_columns(tables.rungs(comparison, ladder))
-    return [f"<h3>{title}</h3>", table(rungs), paragraph(constant, "caption")]
+    header = top_bar(comparison.experiment) + verdict_header(comparison, content.variants)
+    return f"<header>{header}</header><main>{''.join(sections)}</main>"
 
 
 FAIRNESS = "What each variant was given, compared with the control."
@@ -133,41 +125,6 @@ LOGGED_DIFFERENCES = (
     "Logged loss of the treatment minus that of the control, same seed: below zero the treatment is better. "
     "The axis is turned over, so that up is better here as it is for k."
 )
-
-
-def _header(comparison: Comparison, variants: Sequence[str]) -> str:
-    """Return the verdict, and a card per treatment in its colour. `variants` are in the order of colours."""
-    hypothesis = comparison.rule.hypothesis
-    sentences = wording.verdict_lines(comparison)
-    cards = "".join(_card(ladder, comparison, variants) for ladder in comparison.ladder)
-    verdict = " ".join(f"<span>{escape_text(sentence)}</span>" for sentence in sentences)
-    return (
-        f"<header>{top_bar(comparison.experiment)}"
-        f'<h1 id="verdict">{verdict}</h1>'
-        + paragraph(wording.k_meaning(comparison), "note")
-        + (paragraph(f"Hypothesis: {hypothesis}", "hypothesis") if hypothesis else "")
-        + f'<div class="cards">{cards}</div>'
-        + "".join(paragraph(note, "note") for note in (*wording.power_lines(comparison), *comparison.notes))
-        + "</header>"
-    )
-
-
-def _card(ladder: Ladder, comparison: Comparison, variants: Sequence[str]) -> str:
-    place = variants.index(ladder.variant) if ladder.variant in variants else 0
-    colour = f"var(--variant-{place % len(theme.LIGHT['variants'])})"
-    suffix = ", positive control" if ladder.positive_control else ""
-    phrase = decision_phrase(ladder.decision, treatment=ladder.variant, control=ladder.control)
-    phrase += place_phrase(ladder)
-    lines = [f"{ladder.reason[:1].upper()}{ladder.reason[1:]}."]
-    lines += [f"What would settle it: {ladder.settle}."] if ladder.settle else []
-    lines += [*wording.bet_lines(ladder), *wording.ladder_lines(ladder)]
-    return (
-        f'<article class="card" style="border-left-color: {colour}">'
-        f'<p class="soft">{escape_text(ladder.variant)} against {escape_text(ladder.control)}{suffix}</p>'
-        f'<p class="decision">{escape_text(phrase)} <small>{ladder.decision.value}</small></p>'
-        f'<p class="numbers">{escape_text(wording.largest_scale_line(comparison, ladder))}</p>'
-        f"<ul>{''.join(f'<li>{escape_text(line)}</li>' for line in lines)}</ul></article>"
-    )
 
 
 def _sample_figures(content: Frames) -> list[str]:
