@@ -6,6 +6,8 @@ import io
 import json
 import random
 import time
+from collections import defaultdict
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -122,8 +124,13 @@ def watched(sweep: SweepDir) -> str:
 
 
 def test_a_flipped_bit_changes_no_number_in_silence(sound, tmp_path):
+    """Four files of each name, of runs and branches; `make test-fuzz` and `make test-flips` try the rest."""
     before = numbers(compare(sound))
-    files = sorted(path.relative_to(sound.path.parent) for path in sound.path.parent.rglob("*.*"))
+    by_name = defaultdict[str, list[Path]](list)
+    for path in sorted(sound.path.parent.rglob("*.*")):
+        by_name[path.name.partition("-")[0]].append(path.relative_to(sound.path.parent))
+    files = sorted(name for alike in by_name.values() for name in {*alike[:2], *alike[-2:]})
+    assert len(files) > 25
     for seed, name in enumerate(files):
         sweep = copy(sound, tmp_path / "sweeps")
         flip_bit(tmp_path / "sweeps" / name, random.Random(seed))
