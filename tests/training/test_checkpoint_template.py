@@ -15,7 +15,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 from harness.config.schema.run import CheckpointConfig
 from harness.records.paths import RunDir
 from harness.records.run.checkpoint_manifest import Manifest, valid_steps
-from harness.training.output import checkpoint_template, checkpointer
+from harness.training.output import checkpoint_template, checkpointer, orbax_state
 from harness.training.output.checkpoint_template import CheckpointTemplate, read_template
 from harness.training.output.checkpointer import Checkpointer, restore
 
@@ -168,14 +168,14 @@ def test_a_state_in_another_form_is_left_to_orbax(tmp_path, monkeypatch, kind):
     elif kind == "large":
         monkeypatch.setattr(checkpoint_template, "MAX_BYTES", 2**16)
     else:
-        real = checkpointer._orbax_context
+        real = orbax_state._orbax_context
 
         def compressing(*arguments: Any) -> ocp.Context:
             context = real(*arguments)
             context.array.saving.use_compression = True
             return context
 
-        monkeypatch.setattr(checkpointer, "_orbax_context", compressing)
+        monkeypatch.setattr(orbax_state, "_orbax_context", compressing)
     saver = Saver(tmp_path / "run")
     assert saver.save_all(state, state) == [1, 2]
     assert_same(restore(saver.run, 2, abstract(state)), state)

@@ -15,7 +15,7 @@ from harness.data import readers as reader_module
 from harness.data.readers import SharedReaders
 from harness.records.run.config_file import read_config
 from harness.records.run.status import State, read_status
-from harness.training.output import checkpointer
+from harness.training.output import checkpointer, orbax_state
 from harness.training.programs import memory_check
 from harness.training.run import train_run
 from harness.worker import main
@@ -139,7 +139,7 @@ def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointer, "load_template", lambda _: None)
     monkeypatch.setattr(checkpointer, "read_template", lambda *_: None)
     busy, met = threading.Lock(), []
-    save, load = checkpointer.ocp.save_checkpointables_async, checkpointer.ocp.load_checkpointables
+    save, load = orbax_state.ocp.save_checkpointables_async, orbax_state.ocp.load_checkpointables
 
     def enter(name):
         met.append((name, busy.acquire(blocking=False)))
@@ -163,8 +163,8 @@ def test_no_lane_restores_while_another_saves(alone, tmp_path, monkeypatch):
             self._begun.result()
             busy.release()
 
-    monkeypatch.setattr(checkpointer.ocp, "load_checkpointables", loading)
-    monkeypatch.setattr(checkpointer.ocp, "save_checkpointables_async", Saving)
+    monkeypatch.setattr(orbax_state.ocp, "load_checkpointables", loading)
+    monkeypatch.setattr(orbax_state.ocp, "save_checkpointables_async", Saving)
     runs = [prepare(tmp_path, f"variant.name={name}") for name in ("one", "two", "three")]
     assert train_in_turn(runs, 3) == [State.finished] * 3
     assert {name for name, _ in met} == {"save", "load"}

@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from orbax.checkpoint._src.serialization.types import DefaultSerializationStatusCallback, TransferPriority
-from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.config.schema.run import CheckpointConfig
 from harness.core.atomic_files import CorruptFile
@@ -32,6 +30,9 @@ from harness.training.output.stored_arrays import (
     read_headers,
 )
 from harness.training.output.template_cache import check_first, load_template, store_template
+
+if TYPE_CHECKING:
+    from orbax.checkpoint.experimental import v1 as ocp
 
 PROOF_BYTES = 2**26
 """Maximum bytes of the array that is restored to prove a checkpoint, because it lies beside the state and its
@@ -68,15 +69,14 @@ def restore(run: RunDir, step: int, abstract: Any, resize: bool = False) -> Any:
 
 
 def _load(path: Path, abstract: Any, resize: bool = False) -> Any:
-    context = _orbax_context()
-    context.array.loading.enable_padding_and_truncation = resize
-    with context:
-        headers = read_headers(path / STATE_NAME)
-        _check_dtypes(path, headers, abstract)
-        state = None if resize else read_arrays(path / STATE_NAME, headers, abstract)
-        if state is not None:
-            return state
-        return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
+    headers = read_headers(path / STATE_NAME)
+    _check_dtypes(path, headers, abstract)
+    state = None if resize else read_arrays(path / STATE_NAME, headers, abstract)
+    if state is not None:
+        return state
+    from harness.training.output import orbax_state
+
+    return orbax_state.load_state(path, abstract, resize)
 
 
 def _check_dtypes(path: Path, headers: Headers, abstract: Any) -> None:
@@ -154,32 +154,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-class _FetchInTurn(DefaultSerializationStatusCallback):
-    """Rule for Orbax that no array is fetched from the devices before the save of earlier ones is done."""
-
-    def key_priority(self, _: Any) -> TransferPriority:
-        """Return the priority of an array."""
-        return TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
-
-
-def _orbax_context(transfer_bytes: int | None = None) -> ocp.Context:
-    """Build the Orbax context: no compression, and every process named. `transfer_bytes`: what a save
-    fetches from the devices at once, at most.
-
-    Compressing weights saves a twelfth of the bytes, for four times the CPU time of a save and one and a half
-    times that of a restore. With named processes Orbax waits through JAX's coordinator, not in collectives.
-    """
-    context = ocp.Context()
-    context.array.saving.use_compression = False
-    if transfer_bytes is not None:
-        context.memory.transfer_concurrent_bytes = transfer_bytes
-        context.memory.serialization_status_callback = _FetchInTurn()
-    if jax.process_count() > 1:
-        context.multiprocessing.primary_host = 0
-        context.multiprocessing.active_processes = set(range(jax.process_count()))
-    return context
-
-
 _ORBAX = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
 """Only thread that calls Orbax, which numbers its operations per process: a save beside another save or
 restore waits for the wrong directory and writes before its own exists (7 of 88 saves failed so)."""
@@ -249,11 +223,12 @@ class Checkpointer:
                 pending.result()
 
     def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
+        from harness.training.output import orbax_state
+
         if jax.process_index() == 0:  # this process creates the folder for Orbax
             self._clear(manifest.step)
-        with _orbax_context(None if self.in_background else TRANSFER_BYTES):
-            folder = orbax_path(self._run.checkpoint(manifest.step))
-            return ocp.save_checkpointables_async(str(folder), {STATE_NAME: state})
+        folder = orbax_path(self._run.checkpoint(manifest.step))
+        return orbax_state.start_save(folder, state, None if self.in_background else TRANSFER_BYTES)
 
     def _clear(self, step: int) -> None:
         """Remove what earlier saves of a step left, and create the folder of all checkpoints."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ STATE_NAME = "state"
 """Folder of the state within a checkpoint."""
 MAX_BYTES = 2**28
 """Size of a state above which Orbax restores it: the values of all arrays lie in memory beside the state."""
+PART_BYTES = 2**23
+"""Bytes of the arrays that are put on the devices at once, while the store reads on."""
 Spec = jax.ShapeDtypeStruct | jax.Array
 Headers = dict[str, dict[str, Any]]
 """Headers of arrays (the metadata of Zarr 3) by name."""
@@ -46,33 +50,61 @@ def read_headers(folder: Path) -> Headers:
 def read_arrays(folder: Path, headers: Headers, abstract: Any) -> Any | None:
     """Return the arrays of `abstract` (ShapeDtypeStructs with shardings) from the folder of a state. None if
     Orbax has to restore or refuse them, as in `read_host_arrays`."""
-    arrays = read_host_arrays(folder, headers, abstract)
-    if arrays is None:
-        return None
     specs, tree = jax.tree.flatten(abstract)
-    # Copied, since the runtime would otherwise let the state lie in the values of the store.
-    return tree.unflatten(jax.device_put(arrays, [spec.sharding for spec in specs], may_alias=False))
+    arrays: list[jax.Array] = []
+    for part in _read_parts(folder, headers, abstract):
+        if part is None:
+            return None
+        shardings = [spec.sharding for spec in specs[len(arrays) : len(arrays) + len(part)]]
+        # Copied, since the runtime would otherwise let the state lie in the values of the store.
+        arrays += jax.device_put(part, shardings, may_alias=False)
+    return tree.unflatten(arrays)
 
 
 def read_host_arrays(folder: Path, headers: Headers, abstract: Any) -> list[np.ndarray] | None:
     """Return the arrays of `abstract` on the host, in the order of its tree. None for other arrays than were
     saved, several pieces of one, large states, runs of several processes."""
+    arrays: list[np.ndarray] = []
+    for part in _read_parts(folder, headers, abstract):
+        if part is None:
+            return None
+        arrays += part
+    return arrays
+
+
+def _read_parts(folder: Path, headers: Headers, abstract: Any) -> Iterator[list[np.ndarray] | None]:
+    """Yield the arrays in order, some PART_BYTES at a time, while the store reads those behind them. None
+    ends it where `read_host_arrays` returns None."""
     leaves = jax.tree_util.tree_leaves_with_path(abstract)
     specs = {array_name(path): leaf for path, leaf in leaves}
-    if jax.process_count() > 1 or len(specs) < len(leaves) or specs.keys() != headers.keys():
-        return None
-    if not all(isinstance(spec, jax.ShapeDtypeStruct) for spec in specs.values()):
-        return None
-    if sum(map(_num_bytes, specs.values())) > MAX_BYTES:
-        return None
-    if not all(is_whole(headers[name], spec) for name, spec in specs.items()):
-        return None
+    if len(specs) < len(leaves) or not _are_readable(headers, specs):
+        yield None
+        return
     store = open_store(folder)
-    reads = [store.read(value_key(name, spec)) for name, spec in specs.items()]
-    values = [read.result().value for read in reads]
-    arrays = [decode(value, spec) for value, spec in zip(values, specs.values(), strict=True)]
-    whole = [array for array in arrays if array is not None]
-    return whole if len(whole) == len(arrays) else None
+    reads = deque((store.read(value_key(name, spec)), spec) for name, spec in specs.items())
+    part: list[np.ndarray] = []
+    num_bytes = 0
+    while reads:
+        read, spec = reads.popleft()
+        array = decode(read.result().value, spec)
+        if array is None:
+            yield None
+            return
+        part.append(array)
+        num_bytes += array.nbytes
+        if not reads or num_bytes >= PART_BYTES:
+            yield part
+            part, num_bytes = [], 0
+
+
+def _are_readable(headers: Headers, specs: Mapping[str, Any]) -> bool:
+    return (
+        jax.process_count() == 1
+        and specs.keys() == headers.keys()
+        and all(isinstance(spec, jax.ShapeDtypeStruct) for spec in specs.values())
+        and sum(map(_num_bytes, specs.values())) <= MAX_BYTES
+        and all(is_whole(headers[name], spec) for name, spec in specs.items())
+    )
 
 
 def open_store(folder: Path, **options: Any) -> ts.KvStore:
