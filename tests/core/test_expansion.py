@@ -159,9 +159,9 @@ def test_a_log_that_expands_without_end_is_refused(name, make, tmp_path, monkeyp
 def test_metrics_are_read_up_to_the_rows_that_a_file_can_mean(tmp_path, monkeypatch):
     kind, run = "steps", RunDir(tmp_path)
     honest = metrics.write_part(run, kind, 0, 2, [dict.fromkeys(metrics.SCHEMAS[kind], 1)] * 2)
-    assert metrics._read_parts([honest], kind).height == 2
+    assert metrics.read_parts([honest], kind).height == 2
     columns = [pl.Series(name, [1] * 10**5, kind) for name, kind in metrics.SCHEMAS[kind].items()]
     pl.DataFrame(columns).write_parquet(honest.path)
-    assert 0 < metrics._read_parts([honest], kind).height < 10**5
+    assert 0 < metrics.read_parts([honest], kind).height < 10**5
     monkeypatch.setenv(expansion.VARIABLE, "inf")
-    assert metrics._read_parts([honest], kind).height == 10**5
+    assert metrics.read_parts([honest], kind).height == 10**5

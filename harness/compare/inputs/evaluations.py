@@ -121,7 +121,7 @@ def _read_parts(files: list[Path]) -> dict[Path, Evals]:
 
 def _scan_parts(files: list[Path]) -> dict[Path, Evals]:
     """Read one table per file. The rows of a file are contiguous; a file may have none."""
-    schema = {name: metrics.EVALS[name] for name in COLUMNS}  # without a run's own metrics
+    schema = pl.Schema({name: metrics.EVALS[name] for name in COLUMNS})  # without a run's own metrics
     scan = pl.scan_parquet(
         files, schema=schema, extra_columns="ignore", include_file_paths="path", glob=False
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from harness.data.documents.compressed import COMPRESSIONS, cut_segments, open_text, split_segment
 from harness.data.documents.json_lines import count_lines_before, json_texts, read_lines
-from harness.data.documents.parquet_rows import parquet_texts, row_group_sizes
 from harness.data.documents.split_text import SEPARATOR, split_text
 from harness.data.documents.text_column import TextColumn
 
@@ -21,6 +20,7 @@ __all__ = [
     "END_OF_TEXT",
     "TEXT_SUFFIXES",
     "cut_segments",
+    "damage_errors",
     "documents_between",
     "is_compressed",
     "is_line_format",
@@ -102,7 +102,23 @@ def row_group_documents(
     file: Path, column: str, key: str, path: str, groups: range | None = None
 ) -> Iterator[str]:
     """Yield the documents of some row groups of a Parquet file; None: of all."""
+    from harness.data.documents.parquet_rows import parquet_texts  # tokens in the cache need no PyArrow
+
     return parquet_texts(TextColumn(file, column, key, path), groups)
+
+
+def row_group_sizes(file: Path, column: str = "") -> list[int]:
+    """Return the bytes of each row group of a Parquet file, as `parquet_rows.row_group_sizes`."""
+    from harness.data.documents import parquet_rows
+
+    return parquet_rows.row_group_sizes(file, column)
+
+
+def damage_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of reading a damaged file."""
+    from pyarrow import ArrowException
+
+    return OSError, ArrowException
 
 
 def _expanded_documents(file: Path, column: str, key: str, path: str) -> Iterator[str]:

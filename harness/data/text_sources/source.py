@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from harness.config.schema.data import SourceConfig
 from harness.core.errors import UserError, did_you_mean
 from harness.core.files.folder_walk import list_files
 from harness.core.paths import is_remote
 from harness.data.documents.read_documents import (
     TEXT_SUFFIXES,
+    damage_errors,
     documents_between,
     read_documents,
     row_group_documents,
@@ -112,7 +111,7 @@ class Source:
             yield
         except UnicodeError:
             raise UserError(f"{self.place(file)} is not UTF-8: convert it") from None
-        except (OSError, pa.ArrowException):
+        except damage_errors():
             problem = "it is damaged, protected, or not of the kind in its name"
             raise UserError(f"{self.place(file)} cannot be read: {problem}. Replace it.") from None
 

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from harness.data.documents.compressed import COMPRESSIONS
-from harness.data.documents.read_documents import is_line_format, row_group_sizes, suffix_of
+from harness.data.documents.read_documents import (
+    damage_errors,
+    is_line_format,
+    row_group_sizes,
+    suffix_of,
+)
 from harness.data.text_sources.source import SAMPLE_CHARACTERS, Source
 
 HEAD_BYTES = 2**18
@@ -94,11 +97,13 @@ def _text_share(source: Source, file: Path, sizes: Sequence[int]) -> float:
 
 def _expand(head: bytes, compression: str) -> bytes:
     """Return what the first bytes of a compressed file stand for, as far as they go."""
+    import pyarrow as pa
+
     parts = list[bytes]()
     try:
         with pa.CompressedInputStream(pa.BufferReader(head), compression) as stream:
             while sum(map(len, parts)) < MAX_EXPANDED and (part := stream.read(2**16)):
                 parts.append(part)
-    except (OSError, pa.ArrowException):  # the head ends within a block
+    except damage_errors():  # the head ends within a block
         pass
     return b"".join(parts)

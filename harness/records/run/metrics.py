@@ -3,6 +3,8 @@
 A part `steps-00000100-00000200.<sha256, 16 digits>.parquet` has the rows of steps (100, 200]; `evals-...`
 parts have the evaluations of the same steps. A part is written before the manifest of the checkpoint at its
 end, so a checkpoint is never ahead of its curve. A flipped bit shows because name and content disagree.
+
+Polars is imported by the first function that needs it, since a worker takes its first step without it.
 """
 
 from __future__ import annotations
@@ -14,25 +16,27 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from harness.core import atomic_files
 from harness.core.files.expansion import expansion_limit
 from harness.core.paths import within_folder
 from harness.records.paths import RunDir
 
-STEPS = {
-    "step": pl.Int64,
-    "tokens": pl.Int64,
-    "flops": pl.Float64,
-    "loss": pl.Float64,
-    "grad_norm": pl.Float64,
-    "learning_rate": pl.Float64,
-    "device_seconds": pl.Float64,
-    "input_seconds": pl.Float64,
-    "expert_load": pl.Float64,
-    "expert_dropped": pl.Float64,
+if TYPE_CHECKING:
+    import polars as pl
+
+STEPS: dict[str, type] = {
+    "step": int,
+    "tokens": int,
+    "flops": float,
+    "loss": float,
+    "grad_norm": float,
+    "learning_rate": float,
+    "device_seconds": float,
+    "input_seconds": float,
+    "expert_load": float,
+    "expert_dropped": float,
 }
 """Columns of the steps, one row per optimizer step. `loss`: nats per token of the batch before the update.
 Cumulative over the run: `tokens`, `flops` (model FLOPs), `device_seconds` (wall seconds times devices, never
@@ -40,15 +44,15 @@ compared bit by bit) and the part of it that waited for input, `input_seconds` (
 without experts: `expert_load`, the largest share of assignments to one expert of one layer times the number
 of experts (1: balanced), and `expert_dropped`, the share of assignments beyond the experts' capacity."""
 
-EVALS = {
-    "step": pl.Int64,
-    "tokens": pl.Int64,
-    "flops": pl.Float64,
-    "domain": pl.String,
-    "loss": pl.Float64,
-    "bits_per_byte": pl.Float64,
-    "decayed": pl.Boolean,
-    "device_seconds": pl.Float64,
+EVALS: dict[str, type] = {
+    "step": int,
+    "tokens": int,
+    "flops": float,
+    "domain": str,
+    "loss": float,
+    "bits_per_byte": float,
+    "decayed": bool,
+    "device_seconds": float,
 }
 """Columns of the evaluations, one row per evaluation and domain. `decayed`: the schedule has ended."""
 
@@ -57,8 +61,6 @@ METRIC_PREFIX = "metric."
 """Beginning of the columns of a run's own metrics (`metrics`), behind all others: float64, and null in rows
 without them."""
 _NEEDED = ("step", "tokens", "flops", "loss")
-_READ_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""Errors of reading a Parquet file. The Parquet reader panics on some malformed files."""
 _BAD_CHECKSUM = "the file does not match the checksum in its name"
 CELL_BYTES = 8
 """Bytes of a number in memory. A file of a few kB can claim billions of rows."""
@@ -88,14 +90,23 @@ class MetricsPart:
         return _schema_fault(content, self.kind)
 
 
+def _read_errors() -> tuple[type[BaseException], ...]:
+    """Return the errors of reading a Parquet file. The Parquet reader panics on some malformed files."""
+    import polars as pl
+
+    return pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError
+
+
 def _schema_fault(content: bytes, kind: str) -> str:
     """Return why the columns of a part cannot be used; '' if they can. Older parts lack newer columns."""
+    import polars as pl
+
     try:
         columns = pl.read_parquet_schema(io.BytesIO(content))
-    except _READ_ERRORS:
+    except _read_errors():
         return "the file cannot be read as Parquet"
     missing = [name for name in _NEEDED if name not in columns]
-    expected = SCHEMAS[kind] | dict.fromkeys(metric_columns(columns), pl.Float64)
+    expected = pl.Schema(SCHEMAS[kind] | dict.fromkeys(metric_columns(columns), float))
     wrong = [name for name, t in expected.items() if columns.get(name, t) != t]
     return f"wrong or missing columns: {', '.join(missing + wrong)}" if missing + wrong else ""
 
@@ -121,9 +132,11 @@ def list_parts(run: RunDir, kind: str) -> list[MetricsPart]:
 
 def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -> MetricsPart:
     """Write the rows of steps (start, end] as one part."""
+    import polars as pl
+
     buffer = io.BytesIO()
     own_columns = (column for row in rows for column in metric_columns(row))
-    schema = SCHEMAS[kind] | dict.fromkeys(own_columns, pl.Float64)
+    schema = SCHEMAS[kind] | dict.fromkeys(own_columns, float)
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(buffer, compression="zstd")
     content = buffer.getvalue()
     checksum = hashlib.sha256(content).hexdigest()[:16]
@@ -134,7 +147,7 @@ def write_part(run: RunDir, kind: str, start: int, end: int, rows: list[dict]) -
 
 def complete_until(run: RunDir) -> tuple[int, list[str]]:
     """Return the last step up to which the curve has no gap, and `path: reason` of each damaged part."""
-    origin, ends, damage = _start_step(run), [], []
+    origin, ends, damage = start_step(run), [], []
     for kind in SCHEMAS:
         chain = _contiguous_parts(run, kind)
         ends.append(chain[-1].end if chain else origin)
@@ -144,13 +157,15 @@ def complete_until(run: RunDir) -> tuple[int, list[str]]:
 
 def truncate_after(run: RunDir, step: int) -> None:
     """Remove the rows after a step, and the damaged parts: a resumed run computes them again."""
+    import polars as pl
+
     for kind in SCHEMAS:
         for part in list_parts(run, kind):
             intact = not part.fault()
             if intact and part.end <= step:
                 continue
             if intact and part.start < step:  # across the step: keep its first rows
-                rows = _read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
+                rows = read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
                 write_part(run, kind, part.start, step, rows)
             part.path.unlink(missing_ok=True)
 
@@ -161,7 +176,7 @@ def merge_parts(run: RunDir) -> None:
         old = list_parts(run, kind)
         chain = _contiguous_parts(run, kind)
         if len(old) > 1 and chain:
-            new = write_part(run, kind, chain[0].start, chain[-1].end, _read_parts(chain, kind).to_dicts())
+            new = write_part(run, kind, chain[0].start, chain[-1].end, read_parts(chain, kind).to_dicts())
             for part in old:
                 if part.path != new.path:
                     part.path.unlink(missing_ok=True)
@@ -169,11 +184,24 @@ def merge_parts(run: RunDir) -> None:
 
 def read_curve(run: RunDir, kind: str) -> pl.DataFrame:
     """Return the rows of a run or branch (columns: STEPS or EVALS) up to the first gap or damaged part."""
-    return _read_parts(_contiguous_parts(run, kind), kind)
+    return read_parts(_contiguous_parts(run, kind), kind)
+
+
+def parts_from(run: RunDir, kind: str, step: int) -> list[MetricsPart]:
+    """Return the parts that hold the rows from `step` on, up to the first gap or damaged part. Those before
+    them are not opened."""
+    end = max(step - 1, start_step(run))
+    chain: list[MetricsPart] = []
+    for part in sorted(list_parts(run, kind), key=lambda part: (part.start, -part.end)):
+        is_next = part.start == end if chain else part.start <= end
+        if is_next and part.end > end and not part.fault():
+            chain.append(part)
+            end = part.end
+    return chain
 
 
 def _contiguous_parts(run: RunDir, kind: str) -> list[MetricsPart]:
-    return intact_parts(run, kind, _start_step(run))[0]
+    return intact_parts(run, kind, start_step(run))[0]
 
 
 def intact_parts(run: RunDir, kind: str, start: int, last: int = 0) -> tuple[list[MetricsPart], str]:
@@ -196,7 +224,7 @@ def intact_parts(run: RunDir, kind: str, start: int, last: int = 0) -> tuple[lis
     return chain, problem
 
 
-def _start_step(run: RunDir) -> int:
+def start_step(run: RunDir) -> int:
     """Return the step before the first row: the fork for a branch, else 0."""
     record = atomic_files.read_checksummed_json(run.run)
     parent = record.get("parent") if record else None
@@ -204,9 +232,12 @@ def _start_step(run: RunDir) -> int:
     return step if isinstance(step, int) else 0
 
 
-def _read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
+def read_parts(chain: list[MetricsPart], kind: str) -> pl.DataFrame:
+    """Return the rows of intact parts (columns: STEPS or EVALS)."""
+    import polars as pl
+
     frames = []
-    with contextlib.suppress(*_READ_ERRORS):  # content that fits its checksum, and is malformed
+    with contextlib.suppress(*_read_errors()):  # content that fits its checksum, and is malformed
         for part in chain:
             content = part.path.read_bytes()
             columns = max(len(SCHEMAS[kind]), len(pl.read_parquet_schema(io.BytesIO(content))))
