@@ -106,22 +106,37 @@ def test_the_ends_of_a_range():
 KEYS = ("experiment_name", "scale.name", "variant.name")
 
 
+def refused_name(key: str, name: str) -> str:
+    """Check a config with a name, without the composition, which takes a hundred times as long."""
+    config = copy.deepcopy(PLAIN)
+    *path, leaf = key.split(".")
+    setattr(functools.reduce(getattr, path, config), leaf, name)
+    with pytest.raises(UserError) as raised:
+        check_values(config)
+    return str(raised.value)
+
+
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize(
-    "name", ["", "../../x", "/tmp/x", "a/b", "..", ".x", "'a\\\\b'", "a\tb", "'a\x07b'", "' a'", "'a\u202eb'"]
+    "name", ["", "../../x", "/tmp/x", "a/b", "..", ".x", "a\\b", "a\tb", "a\x07b", " a", "a\u202eb"]
 )
 def test_a_name_that_is_no_folder_is_refused(key, name):
-    message = refusal(f"{key}={name}")
+    message = refused_name(key, name)
     assert message.startswith(f"{key}=")
     assert "must name a folder: not empty" in message
     assert message.isprintable()
 
 
 @pytest.mark.parametrize("key", KEYS)
+def test_a_name_that_is_no_folder_is_refused_as_it_is_typed(key):
+    assert "must name a folder: not empty" in refusal(f"{key}='a\\\\b'")
+
+
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", ["x" * 300, "x" * (MAX_NAME_BYTES + 1), "é" * (MAX_NAME_BYTES // 2 + 1)])
 def test_a_name_that_is_too_long_is_refused_with_the_limit(key, name):
     limit = f"has {len(name.encode())} bytes, and at most {MAX_NAME_BYTES} are allowed"
-    assert limit in refusal(f"{key}='{name}'")
+    assert limit in refused_name(key, name)
 
 
 def test_two_longest_names_and_a_seed_fit_into_one_file_name(tmp_path):
