@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -65,7 +67,7 @@ def read_config(path: Path) -> Config:
     try:
         if _CHECKSUM_PREFIX in within_folder(path).read_text() and not checksum_ok(path):
             raise UserError(f"{path} does not fit its checksum: it was changed after it was written.")
-        return to_config(with_new_names(_load_containers(path)))
+        return copy.deepcopy(_parse_typed(within_folder(path).read_text("utf-8")))
     except OSError as error:
         raise UserError(f"{path}: cannot read the resolved config ({error.strerror})") from error
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -74,7 +76,7 @@ def read_config(path: Path) -> Config:
 
 def stored_config_hash(path: Path) -> str:
     """Return `hash_json` of the file's content as it is, even if the schema has new keys."""
-    return hash_json(_load_containers(path))
+    return hash_json(_to_containers(within_folder(path).read_text("utf-8")))
 
 
 def parse_config(text: str) -> Any:
@@ -88,9 +90,15 @@ def parse_config(text: str) -> Any:
     return yaml.load(text, _LOADER)
 
 
-def _load_containers(path: Path) -> dict[str, Any]:
-    parse_config(within_folder(path).read_text())
-    content = OmegaConf.to_container(OmegaConf.load(path))
+@functools.lru_cache(64)
+def _parse_typed(text: str) -> Config:
+    """Parse the text of a file, cached because a process asks for the config of its run many times."""
+    return to_config(with_new_names(_to_containers(text)))
+
+
+def _to_containers(text: str) -> dict[str, Any]:
+    parse_config(text)
+    content = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)))
     if not isinstance(content, dict):
         raise ValueError("the file is not a mapping")
     return cast(dict[str, Any], content)
