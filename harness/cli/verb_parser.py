@@ -33,9 +33,21 @@ RUN_HELP = "directory of a run; without a step its newest good checkpoint"
 class VerbParser(argparse.ArgumentParser):
     """Parser that reports a mistake in one sentence (UserError)."""
 
-    def __init__(self, verb: str, summary: str, example: str, details: str = "", notes: str = "") -> None:
-        """Create a parser without options. `details` are printed above the options, `notes` below them."""
+    def __init__(
+        self,
+        verb: str,
+        summary: str,
+        example: str,
+        details: str = "",
+        notes: str = "",
+        *,
+        uses_jax: bool = True,
+        takes_overrides: bool = False,
+    ) -> None:
+        """Create a parser without options. `details` are printed above the options, `notes` below them. A
+        verb that takes overrides reads `KEY=VALUE` as `harness sweep` does."""
         self.summary, self.example = summary, example
+        self.uses_jax, self.takes_overrides = uses_jax, takes_overrides
         texts = (f"harness {verb}: {summary}", f"  $ {example}", details)
         super().__init__(
             f"harness {verb}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 
 import pytest
@@ -17,26 +18,33 @@ from tests.compare.synthetic import write_sweep
 from tests.compare.test_promotion_gate import gated, timing
 
 NOTHING = effect_from_deltas([])
+HEAVY = ("jax", "flax", "scipy.stats")
+SLOW = (*HEAVY, "hydra", "omegaconf", "numpy", "polars", "pyarrow", "rich", "yaml", "asyncio")
+"""Packages that take a tenth of a second or more to import, which the first answers do without."""
 CALL = """
 import sys
 from harness import cli
-code = cli.main(sys.argv[1:])
-print("HEAVY", sorted({"jax", "flax", "scipy.stats"} & {*sys.modules}), code, file=sys.stderr)
+code = cli.main(sys.argv[2:])
+print("HEAVY", sorted({*sys.argv[1].split(",")} & {*sys.modules}), code, file=sys.stderr)
 """
 
 
-def in_a_fresh_process(*arguments: str) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, check=True
-    )
+def in_a_fresh_process(*arguments: str, heavy: Sequence[str] = HEAVY) -> tuple[str, str]:
+    command = [sys.executable, "-c", CALL, ",".join(heavy), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("verb", [None, *cli.VERBS])
-def test_help_shows_an_example_and_imports_nothing_heavy(verb):
-    out, err = in_a_fresh_process(*filter(None, [verb, "--help"]))
+def test_help_shows_an_example_and_imports_nothing_slow(verb):
+    out, err = in_a_fresh_process(*filter(None, [verb, "--help"]), heavy=SLOW)
     assert f"$ harness {verb or ''}".strip() in out
-    assert err.strip() == "HEAVY [] 0"
+    assert err.strip() == "HEAVY [] 0", "a verb imports what its work needs inside `run`"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--version",)])
+def test_the_first_answers_import_nothing_slow(arguments):
+    assert in_a_fresh_process(*arguments, heavy=SLOW)[1].strip() == "HEAVY [] 0"
 
 
 def test_compare_json_imports_no_jax(tmp_path):
@@ -88,10 +96,13 @@ def test_the_version_and_help_as_other_commands_have_them(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"ab-harness {metadata.version('ab-harness')}\n"
     printed = []
-    for arguments in (["help"], ["--help"], [], ["help", "sweep"], ["sweep", "--help"]):
+    for arguments in (["help"], ["--help"], ["help", "sweep"], ["sweep", "--help"], []):
         assert cli.main(arguments) == 0
         printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1] == printed[2] != printed[3] == printed[4]
+    assert printed[0] == printed[1] != printed[2] == printed[3]
+    commands = [line.removeprefix("  $ ") for line in printed[4].splitlines() if line.startswith("  $ ")]
+    assert commands == [*cli.FIRST_DAY]
+    assert len(commands) == 3
     assert cli.main(["help", "swep"]) == 2
     assert "did you mean 'sweep'?" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ def make_parser() -> VerbParser:
         "harness cache",
         notes="The folder is $AB_HARNESS_CACHE, otherwise ~/.cache/ab-harness. A sweep removes what\n"
         "no command has used for 60 days, and the oldest compiled programs beyond 10 GiB.",
+        uses_jax=False,
     )
     kinds = "remove these kinds of content; without a KIND all that can be made again"
     parser.add("--clear", "KIND", kinds, nargs="*")

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from harness.cli.verb_parser import VerbParser
-from harness.launcher.engines.local.fork_client import shared_server
 
 DETAILS = """\
 OVERRIDES as for `harness sweep`. Prints the parameters, memory, layout and time of each run and the evidence
@@ -26,6 +25,7 @@ def make_parser() -> VerbParser:
         "predict what a sweep takes, on this machine or on a cluster that is described; trains nothing",
         "harness plan experiment=colossus2 roster=frontier cluster=colossus2",
         DETAILS,
+        takes_overrides=True,
     )
     parser.add_flag("--layouts", "print the layouts that were not chosen too, and why")
     targets = "abstract (lowered on a mesh of any size), cpu (compiled for simulated devices), cuda, tpu (by "
@@ -49,6 +49,8 @@ def run(arguments: Sequence[str]) -> int:
 
         report_accuracy(options.accuracy, as_json=options.json)
     else:
+        from harness.launcher.engines.local.fork_client import shared_server
+
         with shared_server() as server:
             server.start()
             from harness.cli.make_plan import make_plan  # polars, rich, the planner: a second to import

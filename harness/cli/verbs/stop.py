@@ -14,6 +14,7 @@ def make_parser() -> VerbParser:
         "stop",
         "stop a sweep: every run saves a checkpoint and exits; the sweep command continues it",
         "harness stop runs/attention",
+        uses_jax=False,
     )
     parser.add("sweep", "SWEEP", "directory of a sweep")
     return parser

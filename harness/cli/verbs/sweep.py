@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from harness.cli import hydra_main
 from harness.cli.verb_parser import VerbParser
-from harness.launcher.engines.local.fork_client import shared_server
 
 DETAILS = """\
 OVERRIDES as Hydra reads them: KEY=VALUE sets a key, KEY=a,b,c sweeps over it; conf/ holds the choices.
@@ -26,6 +25,7 @@ def make_parser() -> VerbParser:
         "train every pair, compare, print the verdict, write the report; repeat it to continue",
         "harness sweep experiment=attention scale=xs,s seed=0,1,2",
         DETAILS,
+        takes_overrides=True,
     )
     parser.add_flag(
         "--dry-run",
@@ -38,6 +38,8 @@ def make_parser() -> VerbParser:
 def run(arguments: Sequence[str]) -> int:
     """Hand the overrides to Hydra, while the fork server imports what the launch needs. Return the exit
     status."""
+    from harness.launcher.engines.local.fork_client import shared_server
+
     gc.set_threshold(GC_THRESHOLD)
     overrides = [argument for argument in arguments if argument != "--dry-run"]
     dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []

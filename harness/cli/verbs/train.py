@@ -15,6 +15,7 @@ def make_parser() -> VerbParser:
         "train one run in this process",
         "harness train variant=hybrid scale=xs seed=1",
         "The run is written to runs/<experiment_name>/<scale>/<variant>/seed<k>; repeat to continue it.",
+        takes_overrides=True,
     )
 
 

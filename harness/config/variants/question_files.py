@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from harness.core.errors import UserError
 
 PACKAGE = Path(__file__).parents[2]
@@ -95,4 +93,6 @@ def read_not_askable() -> dict[str, str]:
 
 
 def _read_yaml(name: str):
+    import yaml  # which names of questions do not need
+
     return yaml.load((QUESTIONS / name).read_text(encoding="utf-8"), yaml.CSafeLoader)

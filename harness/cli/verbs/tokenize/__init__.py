@@ -24,6 +24,8 @@ def make_parser() -> VerbParser:
         "harness tokenize pack:prose --tokenizer byte",
         DETAILS,
         NOTES,
+        uses_jax=False,
+        takes_overrides=True,
     )
     parser.add("words", "WORDS", "paths, or overrides; overrides may follow paths", nargs="*")
     parser.add("--tokenizer", "NAME", "data.tokenizer: byte, bpe512, or the path of a tokenizer.json")
