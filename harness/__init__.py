@@ -1,12 +1,14 @@
 """Paired A/B training and honest comparison of loss curves.
 
-`harness.open_sweep(path)` reads a sweep as polars frames, `harness.open_curves(paths)` the logs of any
-trainer; `harness.diff(a, b)` compares two checkpoints; `harness.compare` holds the statistics over arrays.
-Modules are imported when they are first used.
+`harness.sweep(overrides)` trains a sweep and returns it with its verdict, `harness.plan(overrides)` predicts
+what it takes. `harness.open_sweep(path)` reads a sweep as polars frames, `harness.open_curves(paths)` the
+logs of any trainer; `harness.diff(a, b)` compares two checkpoints; `harness.compare` holds the statistics
+over arrays. A mistake is a `harness.UserError`. Modules are imported when they are first used.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from harness.core import loaded_code
@@ -16,26 +18,30 @@ loaded_code.install()
 from harness import moved  # noqa: E402  (its code is recorded as well)
 
 if TYPE_CHECKING:
+    from harness.api.request_plan import plan
+    from harness.api.run_sweep import sweep
+    from harness.core.errors import UserError
     from harness.inspection.diff.diff_checkpoints import diff
     from harness.report.open_curves import open_curves
     from harness.report.open_sweep import open_sweep
 
-__all__ = ["diff", "open_curves", "open_sweep"]
+__all__ = ["UserError", "diff", "open_curves", "open_sweep", "plan", "sweep"]
+
+PLACES = {
+    "UserError": "harness.core.errors",
+    "diff": "harness.inspection.diff.diff_checkpoints",
+    "open_curves": "harness.report.open_curves",
+    "open_sweep": "harness.report.open_sweep",
+    "sweep": "harness.api.run_sweep",
+}
+"""Module of each name. `plan` is the room of this name, which can be called."""
 
 moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "open_sweep":
-        from harness.report.open_sweep import open_sweep
-
-        return open_sweep
-    if name == "open_curves":
-        from harness.report.open_curves import open_curves
-
-        return open_curves
-    if name == "diff":
-        from harness.inspection.diff.diff_checkpoints import diff
-
-        return diff
+    if name == "plan":
+        return importlib.import_module("harness.plan")
+    if name in PLACES:
+        return getattr(importlib.import_module(PLACES[name]), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -23,6 +23,10 @@ class UserError(Exception):
         """Return the message on one line. Names in it, such as a YAML key, cannot act on the terminal."""
         return re.sub(r"\s*\n\s*", " ", printable(super().__str__()))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that a notebook shows: the message and its notes, without a traceback."""
+        return [f"UserError: {self}", *getattr(self, "__notes__", ())]
+
 
 def printable(text: object) -> str:
     """Return the text with control characters, such as those of a terminal, as escapes: \\x1b. Newlines, tabs

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from harness.compare import Comparison
 from harness.compare.results.verdict_types import Ladder, Rung
-from harness.core.errors import UserError, did_you_mean
 from harness.core.number_format import plain_text
+from harness.report.chart_choice import choose_chart
+from harness.report.opened_pair import OpenedPair, find_rung
+from harness.report.opened_verdict import OpenedVerdict
 from harness.report.tables import wording
+from harness.report.tables.text_table import explain_constant_columns
 
 if TYPE_CHECKING:
     from harness.report.charts.panels import Panel
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 WHOLE_LADDER = "ladder"
 """Value of the column `scale` of the effects for all scales together."""
+FIGURES = {"ladder": "k", "deltas": "difference"}
+"""Name for `figure` of each chart that is called otherwise in the page and among the pictures."""
 RUN = {"scale": pl.String, "variant": pl.String, "seed": pl.Int64}
 RUNS = {
     **RUN,
@@ -72,27 +77,55 @@ class OpenedComparison(ABC):
         return tuple(self._charts)
 
     def figure(self, name: str) -> Panel:
-        """Return a chart of the report as an altair chart in its theme. Raises UserError for another name."""
-        if name not in self._charts:
-            raise UserError(f"figure={name}: no such chart; {did_you_mean(name, self.figures)}")
-        from harness.report.charts import theme
-
-        config = theme.vega_config(theme.LIGHT, background=theme.LIGHT["page"])
-        return self._charts[name].properties(config=config)
+        """Return a chart of the report as an altair chart in its theme: k, curves, difference, or another of
+        `figures`. Raises UserError for another name."""
+        return choose_chart(_current_figure(name), self._charts)
 
     @cached_property
     def _charts(self) -> dict[str, Panel]:
         from harness.report.charts import panels
 
-        return panels.panel_charts(self.comparison, self.frames)
+        charts = panels.panel_charts(self.comparison, self.frames)
+        return {FIGURES.get(name, name): chart for name, chart in charts.items()}
+
+    @property
+    def verdict(self) -> OpenedVerdict:
+        """Decision on each treatment, its reason, and what would settle it."""
+        return OpenedVerdict(self.comparison)
+
+    def pair(self, variant: str, control: str | None = None, *, scale: str | None = None) -> OpenedPair:
+        """Return a treatment beside the control, at a scale or at its largest. Raises UserError for a variant
+        or a scale without a pair, and for a control that is not the sweep's."""
+        return OpenedPair(self.comparison, find_rung(self.comparison, variant, control, scale), self.frames)
+
+    def curves(self) -> pl.DataFrame:
+        """Return the rows of the chart `curves`: scale, variant, seed, step, tokens, flops, device_seconds,
+        loss (of training, in the unit of the sweep; of logs as logged) and smooth, its moving average. Long
+        runs are thinned; `steps` has every step of a sweep."""
+        return self.frames.losses
 
     def __repr__(self) -> str:
         return "\n".join([*wording.verdict_lines(self.comparison), *_state_counts(self)])
 
     def _repr_html_(self) -> str:
-        sentences = wording.verdict_lines(self.comparison)
-        verdict = "".join(f"<p><b>{escape(sentence)}</b></p>" for sentence in sentences)
-        return f"{verdict}<p>{escape(' '.join(_state_counts(self)))}</p>{self.effects._repr_html_()}"
+        from harness.report.page.notebook import html_paragraphs, html_table
+        from harness.report.tables.comparison_tables import rungs
+
+        verdict = html_paragraphs(wording.verdict_lines(self.comparison), bold=True)
+        parts = [verdict, *map(html_paragraphs, [_state_counts(self)])]
+        for ladder in self.comparison.ladder:
+            table, constant = explain_constant_columns(rungs(self.comparison, ladder))
+            title = plain_text(f"{ladder.variant} against {ladder.control}")
+            parts += [html_paragraphs([title]), html_table(table), html_paragraphs(filter(None, [constant]))]
+        return "".join(parts)
+
+
+def _current_figure(name: str) -> str:
+    """Return the name that a chart has now, with a warning if it was called otherwise in 0.2."""
+    current = FIGURES.get(name, name)
+    if current != name:
+        warnings.warn(f"figure={name} is now called {current}.", DeprecationWarning, stacklevel=3)
+    return current
 
 
 def _ladder_row(ladder: Ladder) -> dict:

@@ -13,8 +13,11 @@ from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_frames import Frames
 
 
-def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChart | None:
-    """Draw held-out loss of treatment minus control: one row per treatment, one panel per scale.
+def loss_differences(
+    comparison: Comparison, content: Frames, *, scale: str | None = None, variant: str | None = None
+) -> alt.VConcatChart | None:
+    """Draw held-out loss of treatment minus control: one row per treatment, one panel per scale, or only that
+    of a scale and a treatment.
 
     The y axis is turned over, so that up is better, as for k. Seeds are faint, their mean is strong with a
     band around it. Hollow points have a learning rate that is not decayed yet, filled points are decayed. The
@@ -24,6 +27,8 @@ def loss_differences(comparison: Comparison, content: Frames) -> alt.VConcatChar
         return None
     control = comparison.rule.control
     rows = _row_data(comparison, sweep_frames.paired_deltas(content.evals, control))
+    chosen = {"scale": scale, "variant": variant}
+    rows = rows.filter(**{name: value for name, value in chosen.items() if value is not None})
     variants = [name for name in content.variants if name in set(rows["variant"])]
     if not variants:
         return None

@@ -64,12 +64,13 @@ def read_plan(sweep: SweepDir) -> SavedPlan | None:
     if not sweep.plan.exists():
         return None
     try:
-        return _to_plan(atomic_files.read_checksummed_json(sweep.plan) or {})
+        return to_plan(atomic_files.read_checksummed_json(sweep.plan) or {})
     except (KeyError, TypeError, AttributeError):
         return SavedPlan("", "", (), (), None, (PlanSection("Unreadable plan", lines=(UNREADABLE,)),))
 
 
-def _to_plan(content: Mapping[str, Any]) -> SavedPlan:
+def to_plan(content: Mapping[str, Any]) -> SavedPlan:
+    """Return the plan in the content of `harness plan --json`. Raises KeyError or TypeError for another."""
     page, cluster = content["page"], content["cluster"]
     return SavedPlan(
         command=page["command"],
