@@ -23,6 +23,7 @@ def trained(folder, **shell):
     return curve.drop(name for name in curve.columns if "seconds" in name), output + errors
 
 
+@pytest.mark.slow  # two runs as training compiles them; tests/core/test_jax_variables.py is its quick part
 def test_options_of_jax_in_the_shell_are_named_and_change_nothing(tmp_path):
     """One cache for both: the first would have left another program for the second."""
     cache = str(tmp_path / "cache")

@@ -19,6 +19,7 @@ from harness.config.schema.cluster import MeshConfig
 from harness.config.schema.decision import RuleConfig
 from harness.config.schema.engine import EngineConfig, Isolation, OnFailure
 from harness.config.schema.run import Config, OptimizerConfig, ScaleConfig, ScheduleConfig, VariantConfig
+from harness.launcher.cost import launch_conditions
 from harness.launcher.engines.local.fork_client import ForkServer
 from harness.launcher.engines.local.local_engine import LocalEngine
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
@@ -122,5 +123,6 @@ def wait_for(condition, seconds: float = 30.0) -> None:
 
 
 if __name__ == "__main__":
+    launch_conditions.share_of_a_core = lambda seconds=0.0: 1.0  # as tests/launcher/conftest.py says
     outcomes = train(configs(Path(sys.argv[1]), **json.loads(sys.argv[2])), Console())
     print(json.dumps([outcome.state for outcome in outcomes]))
