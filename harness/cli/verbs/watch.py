@@ -27,16 +27,25 @@ def make_parser() -> VerbParser:
         "show a sweep live: running runs, queue, failures, utilisation",
         "harness watch runs/attention",
         "It only reads the sweep's directories. It waits for a sweep that has not begun, and exits when the "
-        "sweep\nis over, on q, or on Ctrl-C.",
+        "sweep\nis over, on q, or on Ctrl-C. With --web it serves a page for a browser on this machine until "
+        "Ctrl-C:\nof a sweep, or of a folder of sweeps such as runs/.",
+        uses_jax=False,
     )
     parser.add("sweep", "SWEEP", "directory of a sweep; with --once also a URL")
     parser.add_flag("--once", "print one frame and do not wait; without a terminal one frame is printed too")
+    parser.add_flag("--web", "serve the report as a live page, and print its address")
+    parser.add("--port", "N", "with --web: port on this machine; the first free one from 8577 on", type=int)
+    parser.add_flag("--open", "with --web: open the page in the browser")
     return parser
 
 
 def run(arguments: Sequence[str]) -> int:
     """Show frames until the sweep is over, q or Ctrl-C, or one frame if the output is not a terminal."""
     options = make_parser().parse_args(arguments)
+    if options.web:
+        return _serve_page(options.sweep, options.port, options.open)
+    if options.port is not None or options.open:
+        raise UserError("--port and --open go with --web")
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -63,6 +72,15 @@ def run(arguments: Sequence[str]) -> int:
             pause = max(REFRESH_SECONDS, (time.process_time() - cpu_start) / CPU_SHARE)
             if progress.is_over or read_key(pause) == "q":
                 break
+    return 0
+
+
+def _serve_page(path: str, port: int | None, open_browser: bool) -> int:
+    """Serve the live page of a sweep or of a folder of sweeps until Ctrl-C."""
+    from harness.web.serve import serve
+
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(path, port, open_browser, partial(print, flush=True))
     return 0
 
 

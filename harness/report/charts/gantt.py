@@ -8,15 +8,20 @@ from itertools import groupby
 import altair as alt
 import polars as pl
 
-from harness.records.run.timeline import BEGIN, TRAIN, unreadable_lines
+from harness.records.run.timeline import unreadable_lines
 from harness.records.run.utilisation import describe_utilisation, machine_cores, utilisation
 from harness.report.charts.marks import MARGIN, WIDTH, inline_csv
 from harness.report.charts.theme import PARTS
-from harness.report.frames.lane_bars import PhaseBar, drawn_rows, lanes_left_out, pack_rows, time_unit
+from harness.report.frames.lane_bars import (
+    PHASES,
+    PhaseBar,
+    drawn_rows,
+    lanes_left_out,
+    pack_rows,
+    time_unit,
+)
 from harness.report.frames.sweep_frames import Frames
 
-PHASES = (BEGIN, TRAIN, "compile", "evaluate", "save", "load", "branch")
-"""Phases in the order of the theme's colours of parts; the first colour is grey."""
 LETTER_WIDTH = 5.4
 """Pixels of a letter."""
 ROW_HEIGHT, BAR_HEIGHT = 28, 12

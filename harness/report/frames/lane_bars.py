@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from harness.records.run.timeline import PhaseSpan
+from harness.records.run.timeline import BEGIN, TRAIN, PhaseSpan
 from harness.records.run.utilisation import active_sessions
 
 MAX_ROWS, MAX_BARS, MIN_BARS_PER_ROW = 40, 3000, 60
 """Limits: lanes that are drawn, bars in all (bars of a row are merged above it), bars of a row at least."""
+PHASES = (BEGIN, TRAIN, "compile", "evaluate", "save", "load", "branch")
+"""Phases in the order of the theme's colours of parts; the first colour is grey."""
 UNITS = ((3 * 3600.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 """Units of time: seconds of the sweep from which a unit is used, seconds per unit, name."""
 
@@ -33,8 +35,8 @@ def time_unit(seconds: float) -> tuple[float, str]:
 
 def lanes_left_out(rows: Sequence[Sequence[PhaseBar]]) -> list[str]:
     """Return a line that says how many lanes are not drawn; empty if all are."""
-    more = len(rows) - MAX_ROWS
-    return [f"{more} of {len(rows)} lanes are not drawn"] if more > 0 else []
+    count = len(rows) - MAX_ROWS
+    return [f"{count} of {len(rows)} lanes are not drawn"] if count > 0 else []
 
 
 def drawn_rows(rows: Sequence[Sequence[PhaseBar]], seconds: float) -> list[list[PhaseBar]]:

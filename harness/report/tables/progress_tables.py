@@ -83,9 +83,9 @@ def delta_legend(progress: SweepProgress, runs: Sequence[RunProgress]) -> str:
 def damage_text(progress: SweepProgress) -> str:
     """Name the records that cannot be read: their runs are missing, or shown as not begun. '' without any."""
     names = [*progress.unreadable[:MAX_NAMED]]
-    more = len(progress.unreadable) - len(names)
-    listed = ", ".join(names) + (f" and {more} more" if more else "")
-    return plain_text(f"damaged, so not shown as they are: {listed}") if names else ""
+    rest = len(progress.unreadable) - len(names)
+    text = ", ".join(names) + (f" and {rest} more" if rest else "")
+    return plain_text(f"damaged, so not shown as they are: {text}") if names else ""
 
 
 def idle_text(progress: SweepProgress) -> str:
