@@ -8,6 +8,7 @@ sees them can do the work.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -132,6 +133,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
         keep_freed_memory(max(task.provenance.parameters for task in tasks))
     drop_jax_options()  # a scheduler's node may set other variables than the driver's shell
     os.environ.update(env)
+    _import_training()
     import jax
 
     from harness.models.registry import import_modules
@@ -145,6 +147,16 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
     if rendezvous is not None:
         initialize(rendezvous, total)
     import_modules(tasks[0].config)
+
+
+def _import_training() -> None:
+    """Import what trains runs; a child of a fork server has it already."""
+    gc.disable()  # imports make little garbage, and a tenth of their time would search for it
+    try:
+        import harness.training.run
+        import harness.worker.scheduler  # noqa: F401
+    finally:
+        gc.enable()
 
 
 def _train_runs(

@@ -157,16 +157,14 @@ def complete_until(run: RunDir) -> tuple[int, list[str]]:
 
 def truncate_after(run: RunDir, step: int) -> None:
     """Remove the rows after a step, and the damaged parts: a resumed run computes them again."""
-    import polars as pl
-
     for kind in SCHEMAS:
         for part in list_parts(run, kind):
             intact = not part.fault()
             if intact and part.end <= step:
                 continue
             if intact and part.start < step:  # across the step: keep its first rows
-                rows = read_parts([part], kind).filter(pl.col("step") <= step).to_dicts()
-                write_part(run, kind, part.start, step, rows)
+                rows = read_parts([part], kind).to_dicts()
+                write_part(run, kind, part.start, step, [row for row in rows if row["step"] <= step])
             part.path.unlink(missing_ok=True)
 
 
