@@ -32,16 +32,15 @@ PLACES = {
     "diff": "harness.inspection.diff.diff_checkpoints",
     "open_curves": "harness.report.open_curves",
     "open_sweep": "harness.report.open_sweep",
+    "plan": "harness.api.request_plan",
     "sweep": "harness.api.run_sweep",
 }
-"""Module of each name. `plan` is the room of this name, which can be called."""
+"""Module of each name. Once the room `harness.plan` is imported, `plan` is the room, which can be called."""
 
 moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plan":
-        return importlib.import_module("harness.plan")
     if name in PLACES:
         return getattr(importlib.import_module(PLACES[name]), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Cost of training on a machine that is not here, each number with its interval and evidence.
 
-`harness.plan(overrides)` calls the room itself: it is the function `harness.api.request_plan.plan`.
+The room can be called: `harness.plan(overrides)` is `harness.api.request_plan.plan`, also once the room has
+taken the place of that function in the package.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = [
 
 
 class CallableRoom(ModuleType):
-    """Room that can be called. A package has one attribute `plan`: its room, or a function of this name."""
+    """Room that is called like the function of its name."""
 
     def __call__(self, overrides: Sequence[str]) -> OpenedPlan:
         """Predict what a sweep takes, as `harness plan` does. Raises UserError if it is refused."""

@@ -81,7 +81,8 @@ class OpenedPlan:
         from harness.report.tables.plan_sections import print_sections
 
         text = io.StringIO()
-        print_sections(self._sections, Console(file=text, width=TEXT_WIDTH, color_system=None))
+        console = Console(file=text, width=TEXT_WIDTH, color_system=None, force_jupyter=False)
+        print_sections(self._sections, console)
         return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
     def _repr_html_(self) -> str:

@@ -41,13 +41,11 @@ class OpenedVerdict:
         return "\n".join([*blocks, wording.k_meaning(self.comparison)]).rstrip("\n")
 
     def _repr_html_(self) -> str:
-        from harness.report.page.html import escape_text
-        from harness.report.page.notebook import html_paragraphs
+        from harness.report.page.notebook import html_list, html_paragraphs
 
         blocks = []
         for ladder in self.comparison.ladder:
-            items = "".join(f"<li>{escape_text(line)}</li>" for line in _lines(ladder))
-            blocks.append(f"{html_paragraphs([_title(ladder)], bold=True)}<ul>{items}</ul>")
+            blocks += [html_paragraphs([_title(ladder)], bold=True), html_list(_lines(ladder))]
         return "".join(blocks) + html_paragraphs(filter(None, [wording.k_meaning(self.comparison)]))
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 
-from harness.report.page.html import escape_text
+from harness.core.number_format import plain_text
 from harness.report.tables.text_table import Table
 
 
 def html_paragraphs(lines: Iterable[str], *, bold: bool = False) -> str:
     """Return a paragraph for each line."""
-    texts = (f"<b>{escape_text(line)}</b>" if bold else escape_text(line) for line in lines)
+    texts = (f"<b>{_escape(line)}</b>" if bold else _escape(line) for line in lines)
     return "".join(f"<p>{text}</p>" for text in texts)
+
+
+def html_list(lines: Iterable[str]) -> str:
+    """Return a list with an item for each line."""
+    items = "".join(f"<li>{_escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>"
 
 
 def html_table(content: Table) -> str:
@@ -26,4 +33,9 @@ def html_table(content: Table) -> str:
 
 def _cell(tag: str, content: Table, position: int, cell: str) -> str:
     side = "left" if content.is_text_column(position) else "right"
-    return f'<{tag} style="text-align: {side}">{escape_text(cell)}</{tag}>'
+    return f'<{tag} style="text-align: {side}">{_escape(cell)}</{tag}>'
+
+
+def _escape(text: str) -> str:
+    """Return one line of plain text, escaped. The page's own `escape_text` comes with its charts."""
+    return escape(plain_text(text))
