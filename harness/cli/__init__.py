@@ -17,7 +17,7 @@ from harness.core.errors import UserError, did_you_mean
 
 VERBS = (
     "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop",
-    "tokenize", "cache", "questions", "init",
+    "tokenize", "cache", "questions", "init", "completion", "guide",
 )  # fmt: skip
 SUMMARY = "Train architectures side by side at several scales, and find out which one is better."
 FIRST_DAY = {
@@ -31,6 +31,10 @@ FIRST_DAY = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. Return 0, 1 if runs failed for good, 2 for a user's mistake, 130 when interrupted, and 141
     if the reader of the output has left."""
+    if arguments is None and "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        from harness.cli.completion.complete import complete
+
+        complete(VERBS, lambda verb: find_verb(verb).make_parser())
     name, *options = [*(sys.argv[1:] if arguments is None else arguments)] or [""]
     return exit_status(lambda: _run(name, options), name)
 

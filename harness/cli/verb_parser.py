@@ -65,6 +65,11 @@ class VerbParser(argparse.ArgumentParser):
             help += f" (default {default})"
         self.add_argument(name, metavar=metavar, help=help, **settings)
 
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """Options and values of the parser."""
+        return self._actions
+
     def add_trust(self) -> None:
         """Add the option that allows the modules of a run."""
         self.add_flag("--trust", TRUST_HELP)

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import hydra
@@ -22,14 +21,11 @@ from harness.config import hydra_errors
 from harness.config.recipes.sizes import as_scale, check_recipe, learning_rate_of
 from harness.config.schema.run import Config, field_type, to_config
 from harness.config.value_checks import check_values
-from harness.config.variants.question_files import question_files
-from harness.config.variants.question_group import GROUP, register_group
+from harness.config.variants.option_files import CONF_FOLDER, option_files
+from harness.config.variants.question_group import register_group
 from harness.core.errors import UserError, did_you_mean
 from harness.core.paths import resolve_paths
 
-PACKAGE = Path(__file__).parents[1]
-CONF_FOLDER = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-"""Folder of the named choices: inside the installed package, beside the package in the repository."""
 MULTIRUN_FLAGS = ("-m", "--multirun")
 COMPOSE_ONLY = (MULTIRUN_FLAGS[0], "hydra.launcher.compose_only=true")
 RESOLVERS = {
@@ -185,12 +181,7 @@ def register_schema() -> None:
 
 def config_groups() -> dict[str, list[str]]:
     """Return the groups that ship with the harness, each with its options."""
-    groups = {
-        folder.name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml"))
-        for folder in CONF_FOLDER.iterdir()
-        if folder.is_dir() and not folder.name.startswith("_")
-    }
-    return groups | {GROUP: sorted([*groups[GROUP], *question_files()])}
+    return {group: sorted(options) for group, options in option_files([CONF_FOLDER]).items()}
 
 
 @contextmanager

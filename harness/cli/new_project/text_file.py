@@ -1,11 +1,10 @@
-"""The text of a project: the user's own file, with the column of its texts, or a sample."""
+"""The text of a project: the user's own file, with the column of its texts, and what fits its size."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +28,6 @@ BYTES_PER_TOKEN = 6.0
 drawn and may be short ones."""
 EXPANSION = 3
 """Bytes of a text for each byte of its compressed file."""
-SAMPLE, SAMPLE_DOCUMENTS = "text.jsonl", 4000
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,10 @@ class UserText:
     column: str
     holdout: float
     evaluation_tokens: int
-    sample: str = ""
-    """Content of the file, if it is a sample that is yet to be written."""
+
+
+PACKED_TEXT = UserText("pack:prose", TEXT_COLUMN, HOLDOUT, MAX_EVALUATION_TOKENS)
+"""Text that ships with the harness, for a project without a text of its own."""
 
 
 def read_text(text: str, column: str | None) -> UserText:
@@ -60,12 +60,6 @@ def read_text(text: str, column: str | None) -> UserText:
             f"{least} kB of text."
         )
     return UserText(path, column, holdout, tokens)
-
-
-def sample_text() -> UserText:
-    """Return a text of sums in JSON lines, a few hundred kB, the same at each call."""
-    content = "".join(_sample_lines())
-    return UserText(SAMPLE, TEXT_COLUMN, *_evaluation_of(len(content)), sample=content)
 
 
 def _evaluation_of(size: int) -> tuple[float, int]:
@@ -148,11 +142,3 @@ def _parquet_rows(file: Path) -> Iterable[Mapping[str, Any]]:
             yield from batch.to_pylist()
     except ArrowInvalid as error:
         raise UserError(f"--text {file}: this is not a Parquet file ({error}). Write it again.") from None
-
-
-def _sample_lines() -> Iterable[str]:
-    rng = random.Random(0)
-    for _ in range(SAMPLE_DOCUMENTS):
-        a, b, sign = rng.randrange(1000), rng.randrange(1000), rng.choice("+-")
-        answer = a + b if sign == "+" else a - b
-        yield json.dumps({"text": f"Question: what is {a} {sign} {b}?\nAnswer: {answer}.\n"}) + "\n"

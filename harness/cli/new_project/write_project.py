@@ -20,8 +20,6 @@ def write_project(folder: Path, text: UserText) -> list[Path]:
     UserError."""
     _check_empty(folder)
     contents = _filled_template(text)
-    if text.sample:
-        contents[Path(text.path)] = text.sample
     try:
         for path, content in contents.items():
             file = folder / path

@@ -20,7 +20,7 @@ def make_parser() -> VerbParser:
         uses_jax=False,
     )
     parser.add("folder", "DIR", "folder of the project, new or empty")
-    text = "your text: .jsonl, .txt or .parquet, a folder of these, or a URL; otherwise a sample is written"
+    text = "your text: .jsonl, .txt or .parquet, a folder, a URL; otherwise prose of the harness"
     parser.add("--text", "PATH", text)
     column = (
         "column of the texts in JSONL and Parquet files (default text, or else the longest)"
@@ -33,12 +33,12 @@ def run(arguments: Sequence[str]) -> int:
     """Write the project, and print its files and the commands that run it. Return the exit status."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    from harness.cli.new_project.text_file import TEXT_COLUMN, read_text, sample_text
+    from harness.cli.new_project.text_file import PACKED_TEXT, TEXT_COLUMN, read_text
     from harness.cli.new_project.write_project import write_project
 
     if options.column and options.text is None:
         parser.error("--column goes with --text")
-    text = sample_text() if options.text is None else read_text(options.text, options.column)
+    text = PACKED_TEXT if options.text is None else read_text(options.text, options.column)
     files = write_project(Path(options.folder), text)
     print(f"{options.folder} has", *(f"  {file}" for file in files), sep="\n")
     if text.column != TEXT_COLUMN:

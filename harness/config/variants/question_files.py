@@ -18,6 +18,8 @@ EXPERIMENTS = next(
 )
 """Folder of the experiments: inside the installed package, beside the package in the repository."""
 QUESTIONS = EXPERIMENTS / "questions"
+GROUP = "question"
+"""Hydra's group of the questions."""
 _HEADER = re.compile(r"# @package _global_\n((?:#.*\n)+)")
 _TITLE = re.compile(r"([A-Z]\d+)[a-z]? (.+)")
 

@@ -11,9 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from harness.config.variants.question_files import QUESTIONS, question_files
-
-GROUP = "question"
+from harness.config.variants.question_files import GROUP, QUESTIONS, question_files
 
 
 class QuestionSource(FileConfigSource):

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config.variants.question_group import GROUP
+from harness.config.variants.question_files import GROUP
 from harness.core.errors import UserError
 
 CONTROL = "control"
