@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from harness.cli.json_output.json_text import json_text
 from harness.cli.views.prediction_accuracy import measure_accuracy, print_accuracy, published_runs_table
-from harness.compare.results.to_json import to_json
 from harness.core.paths import local_path
 from harness.launcher.cost import prediction_log
 from harness.plan.validation import accuracy_summary, cross_validate, fit_calibration, predict_published_rows
@@ -29,7 +27,8 @@ def _print_local_accuracy(as_json: bool) -> None:
     log = prediction_log.read_predictions()
     accuracies = measure_accuracy(log)
     if as_json:
-        _print_json({"machines": accuracies, "runs": log.predictions, "skipped": log.skipped})
+        content = {"machines": accuracies, "runs": log.predictions, "skipped": log.skipped}
+        print(json_text("plan_accuracy", content))
     else:
         print_accuracy(log, accuracies, Console())
 
@@ -38,12 +37,8 @@ def _print_published_accuracy(path: Path, as_json: bool) -> None:
     predictions = predict_published_rows(path)
     rows = cross_validate(predictions)
     if as_json:
-        _print_json({"runs": rows, "fitted": fit_calibration(predictions)})
+        print(json_text("plan_published", {"runs": rows, "fitted": fit_calibration(predictions)}))
     else:
         console = Console()
         print_table(console, "Published runs, leaving one source out", published_runs_table(rows))
         print_line(console, accuracy_summary(predictions))
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(to_json(content), indent=2, sort_keys=True, allow_nan=False))

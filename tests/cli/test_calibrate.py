@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import math
 
 import pytest
@@ -24,6 +23,7 @@ from harness.plan.validation import HeldOutPrediction, cross_validate, predict_p
 from tests.launcher import support
 from tests.launcher.test_prediction_log import made
 from tests.plan.test_published import ROW
+from tests.schemas.valid import check_output
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +49,8 @@ def shown(kept: PredictionLog, width: int = 110) -> str:
 def test_json_has_the_judgement_what_is_used_and_the_runs(capsys):
     prediction_log.append_predictions(launches(MIN_LAUNCHES))
     assert cli.main(["plan", "--accuracy", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said.keys() == {"machines", "runs", "skipped"}
+    said = check_output(capsys.readouterr().out, "plan_accuracy")
+    assert said.keys() == {"schema", "machines", "runs", "skipped"}
     (machine,) = said["machines"]
     assert (machine["runs"], machine["launches"], machine["inside"]) == (9, 9, 1.0)
     assert machine["median"] == pytest.approx(1 / 3)
@@ -126,7 +126,7 @@ def test_a_published_row_is_predicted_from_other_sources(tmp_path, capsys):
     ]
     write(tmp_path / "rows.csv", rows)
     assert cli.main(["plan", "--accuracy", "rows.csv", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = check_output(capsys.readouterr().out, "plan_published")
     one, two = said["runs"]
     assert (one["run"], one["source"], one["published"]) == ("a", "one/x", 8)
     assert one["raw"] == two["raw"]

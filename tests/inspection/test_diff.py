@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 
+from harness.cli.json_output.json_text import json_text
 from harness.compare.checkpoints.diff_types import PredictionDiff
 from harness.compare.results.to_json import to_json
 from harness.core.errors import UserError
@@ -29,6 +30,7 @@ from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance, write_provenance
 from harness.training.output.checkpointer import restore
 from tests.inspection.saved import at_start, change_rows, change_weights
+from tests.schemas.valid import check_output
 from tests.training.runs import lane
 
 
@@ -86,6 +88,11 @@ def answers(run, step):
     losses = -np.take_along_axis(log_softmax(logits, axis=-1), targets, axis=-1)[..., 0].mean(axis=1)
     tokens_alone = {"embedding": params["embedding"][: model.shape.vocabulary]}
     return params | tokens_alone, logits, losses
+
+
+def test_its_json_is_as_published(pair, one, gqa):
+    check_output(json_text("diff", pair), "diff")
+    check_output(json_text("diff", diff(one.path, gqa.path)), "diff")
 
 
 def test_two_seeds_agree_with_plain_numpy(one, other, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from harness.records.run.provenance import code_hash_at, read_provenance, write_
 from harness.records.run.status import ProcessInfo, State, read_status, write_status
 from tests.inspection.conftest import trained
 from tests.inspection.saved import change_rows, change_weights
+from tests.schemas.valid import check_output
 from tests.training import test_finetune, test_images
 
 verify = functools.partial(verify_afresh, cached=True)
@@ -321,7 +321,7 @@ def test_the_verb_says_what_differs_and_leaves_with_one(one, copied, capsys):
     assert "The first difference is at step 25: grad_norm" in said
     assert "Everything that it recorded is as it was" in said
     assert main(["verify", str(run.path), "--json"]) == 1
-    content = json.loads(capsys.readouterr().out)
+    content = check_output(capsys.readouterr().out, "verify")
     assert (content["same"], content["parting"]["step"], content["equal"]) == (False, 25, 0)
     assert (content["evaluations"]["steps"], content["evaluations"]["equal"]) == ([30], 1)
     assert main(["verify", "nowhere/a"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from harness.config.compose import sweep_configs
 from harness.inspection.verify_data import DataRecord, verify_data
 from harness.worker.tokenize_sources import TokenizeTask, find_sources, open_sources
 from tests.data.small_shards import entries, shard_hashes, write_text
+from tests.schemas.valid import check_output
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_data_that_are_as_they_were(text, capsys):
     assert out.startswith(f"own ({text}): 1 file and 1 shard, ")
     assert out.endswith(" KiB, are as recorded.\n")
     assert cli.main(["verify", "--data", *words(text), "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
+    content = check_output(capsys.readouterr().out, "verify_data")
     assert (content["same"], content["sources"][0]["shards"]) == (True, 1)
 
 

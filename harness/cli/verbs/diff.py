@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
+from harness.cli.json_output.json_text import json_text
 from harness.cli.verb_parser import RUN_HELP, VerbParser
 
 
@@ -30,9 +30,7 @@ def run(arguments: Sequence[str]) -> int:
 
     comparison = diff(*options.runs, trust=options.trust)
     if options.json:
-        from harness.compare.results.to_json import to_json
-
-        print(json.dumps(to_json(comparison), indent=2, sort_keys=True, allow_nan=False))
+        print(json_text("diff", comparison))
     else:
         from rich.console import Console
 

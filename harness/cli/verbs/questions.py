@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from harness.cli.json_output.json_text import json_text
 from harness.cli.verb_parser import VerbParser
-from harness.config.variants.question_files import (
-    CatalogueRow,
-    Question,
-    read_catalogue,
-    read_not_askable,
-    read_questions,
-)
 from harness.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from harness.config.variants.question_files import CatalogueRow, Question
 
 NO_REASON = "nobody has written it yet"
 
@@ -36,6 +32,7 @@ def make_parser() -> VerbParser:
         "harness questions attention",
         "Each is a YAML file in experiments/questions, most with a Python file beside it. The list ends with "
         "the\nrows of the catalogue that have none.",
+        uses_jax=False,
     )
     parser.add(
         "words", "WORD", "questions with all these words in name, formula, socket or source", nargs="*"
@@ -48,6 +45,8 @@ def make_parser() -> VerbParser:
 def run(arguments: Sequence[str]) -> int:
     """Print the questions. Return the exit status."""
     options = make_parser().parse_args(arguments)
+    from harness.config.variants.question_files import read_questions
+
     questions, missing = read_questions(), _missing_rows()
     sockets = {question.socket for question in questions} | {item.row.socket for item in missing}
     if options.socket and options.socket not in sockets:
@@ -59,13 +58,15 @@ def run(arguments: Sequence[str]) -> int:
         words = " ".join(options.words)
         raise UserError(f"harness questions {words}: no question has these words. Leave some of them out.")
     if options.json:
-        print(json.dumps(_to_json(questions, missing), indent=2, ensure_ascii=False))
+        print(json_text("questions", _to_json(questions, missing)))
     else:
         print(*map(_question_line, questions), *map(_missing_line, missing), sep="\n")
     return 0
 
 
 def _missing_rows() -> list[MissingRow]:
+    from harness.config.variants.question_files import read_catalogue, read_not_askable, read_questions
+
     reasons, answered_rows = read_not_askable(), {question.row for question in read_questions()}
     rows = [row for row in read_catalogue() if row.id not in answered_rows]
     return [MissingRow(row, reasons.get(row.id, NO_REASON)) for row in rows]

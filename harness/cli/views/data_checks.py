@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
 
+from harness.cli.json_output.json_text import json_text
 from harness.core.number_format import format_bytes, plain_text
 from harness.inspection.verify_data import DataCheck
 
@@ -13,9 +12,8 @@ from harness.inspection.verify_data import DataCheck
 def data_checks_text(checks: Sequence[DataCheck], *, as_json: bool) -> str:
     """Return the comparison of each source as some lines of text, or all as JSON."""
     if as_json:
-        content = {"same": not any(check.problems for check in checks)}
-        content |= {"sources": [dataclasses.asdict(check) for check in checks]}
-        return json.dumps(content, indent=2, sort_keys=True)
+        same = not any(check.problems for check in checks)
+        return json_text("verify_data", {"same": same, "sources": checks})
     return "\n".join(plain_text(line) for check in checks for line in _lines(check))
 
 

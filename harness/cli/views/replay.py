@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 
+from harness.cli.json_output.json_text import json_text
 from harness.compare.checkpoints.replay_check import EvaluationCheck, Mismatch, ReplayResult, StateCheck
 from harness.compare.results.to_json import to_json
 from harness.core.number_format import plain_text
@@ -34,8 +34,7 @@ PLAIN_NAMES = {
 def replay_text(replay: ReplayResult, *, as_json: bool) -> str:
     """Return the result of a replay as a few lines of text, or as JSON."""
     if as_json:
-        content = to_json(replay) | {"same": replay.same}
-        return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+        return json_text("verify", to_json(replay) | {"same": replay.same})
     return "\n".join(plain_text(line) for line in _lines(replay))
 
 

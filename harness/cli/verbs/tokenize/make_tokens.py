@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
 
 from harness.cli.exit_status import FAILED, INTERRUPTED
+from harness.cli.json_output.json_text import json_text
 from harness.cli.verbs.tokenize.array_tasks import TaskRequest, run_tasks
 from harness.cli.verbs.tokenize.chosen_configs import chosen_configs
 from harness.cli.views.progress_line import ProgressLine
@@ -58,7 +58,8 @@ def make_tokens(options: argparse.Namespace) -> int:
     except (Interrupted, KeyboardInterrupt):
         print("Stopped. The same command continues.", file=sys.stderr)
         return INTERRUPTED
-    print(_as_json(opened) if options.json else "\n".join(map(_sentence, opened)))
+    as_json = options.json and json_text("tokenize", {"sources": opened})
+    print(as_json or "\n".join(map(_sentence, opened)))
     return 0
 
 
@@ -88,11 +89,6 @@ def _tokenize_by_tasks(
         if not request.waits:
             state.show(line.note)
             line.note(f"{request.count} tasks are submitted; their logs are in {folder}.")
-
-
-def _as_json(opened: Sequence[OpenedSource]) -> str:
-    content = {"sources": [dataclasses.asdict(source) for source in opened]}
-    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
 
 
 def _sentence(source: OpenedSource) -> str:

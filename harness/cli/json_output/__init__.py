@@ -1,0 +1,1 @@
+"""JSON that the verbs print, and its published schemas."""
