@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from harness.compare.inputs.noise_floor import LibraryEntry
 
 
+CONCLUDED: list[SweepDir] = []
+"""Sweeps that this process has concluded, the last one last."""
+
+
 def conclude(sweep: SweepDir, console: Console) -> None:
     """Print the verdict. Write comparison.json if more than wall-clock times changed, and then report.html,
     also if it is missing or older than comparison.json (after a kill between the two)."""
@@ -30,6 +34,7 @@ def conclude(sweep: SweepDir, console: Console) -> None:
     if changed:
         atomic_files.write_text(sweep.comparison, dumps(comparison))
     print_comparison(comparison, console)
+    CONCLUDED.append(sweep)
     report = sweep.report
     if changed or not report.exists() or report.stat().st_mtime_ns < sweep.comparison.stat().st_mtime_ns:
         from harness.report.page.render import write_report  # the plotting stack costs a second to import

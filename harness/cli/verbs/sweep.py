@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 from collections.abc import Sequence
 
 from harness.cli import hydra_main
@@ -32,6 +34,10 @@ def make_parser() -> VerbParser:
         "print each run's predicted time, memory and disk, and the schedule; nothing is written or "
         "trained. engine.devices=N and engine.schedule=queue|static place the sweep on N devices",
     )
+    parser.add_flag(
+        "--json",
+        "print what `harness compare SWEEP --json` prints at the end, and all else to standard error",
+    )
     return parser
 
 
@@ -41,10 +47,29 @@ def run(arguments: Sequence[str]) -> int:
     from harness.launcher.engines.local.fork_client import shared_server
 
     gc.set_threshold(GC_THRESHOLD)
-    overrides = [argument for argument in arguments if argument != "--dry-run"]
-    dry_run = ["engine.dry_run=true"] if len(overrides) < len(arguments) else []
+    overrides = [argument for argument in arguments if argument not in ("--dry-run", "--json")]
+    dry_run = ["engine.dry_run=true"] if "--dry-run" in arguments else []
     launches = not any(argument.startswith("-") for argument in overrides)  # --cfg and others only print
+    as_json, words = "--json" in arguments, ["-m", *overrides, *dry_run]
+    if as_json and (dry_run or not launches):
+        make_parser().error(
+            "--json prints a verdict, and this trains nothing; `harness plan --json` predicts"
+        )
     with shared_server() as server:
         if launches:
             server.start()
-        return hydra_main.main(["-m", *overrides, *dry_run], make_parser())
+        return _sweep_as_json(words) if as_json else hydra_main.main(words, make_parser())
+
+
+def _sweep_as_json(words: Sequence[str]) -> int:
+    """Run a sweep with its lines on standard error, then print its comparison, also if runs failed. Return
+    the exit status."""
+    from harness.cli.conclude import CONCLUDED
+    from harness.cli.verbs import compare
+
+    num_before = len(CONCLUDED)
+    with contextlib.redirect_stdout(sys.stderr):
+        status = hydra_main.main(words, make_parser())
+    for sweep in CONCLUDED[num_before:][-1:]:
+        compare.run([str(sweep.path), "--json"])
+    return status

@@ -33,6 +33,7 @@ def make_parser() -> VerbParser:
     )
     parser.add("sweep", "SWEEP", "directory of a sweep; with --once also a URL")
     parser.add_flag("--once", "print one frame and do not wait; without a terminal one frame is printed too")
+    parser.add_flag("--json", "with --once: print the progress of every run as JSON")
     parser.add_flag("--web", "serve the report as a live page, and print its address")
     parser.add("--port", "N", "with --web: port on this machine; the first free one from 8577 on", type=int)
     parser.add_flag("--open", "with --web: open the page in the browser")
@@ -46,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         return _serve_page(options.sweep, options.port, options.open)
     if options.port is not None or options.open:
         raise UserError("--port and --open go with --web")
+    if options.json:
+        return _print_json(options.sweep, options.once)
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -72,6 +75,19 @@ def run(arguments: Sequence[str]) -> int:
             pause = max(REFRESH_SECONDS, (time.process_time() - cpu_start) / CPU_SHARE)
             if progress.is_over or read_key(pause) == "q":
                 break
+    return 0
+
+
+def _print_json(path: str, once: bool) -> int:
+    """Print the progress of a sweep now. Raises UserError without `once`."""
+    if not once:
+        raise UserError("--json goes with --once: repeat the command to follow a sweep")
+    from harness.cli.json_output.json_text import json_text
+    from harness.cli.json_output.watched_sweep import watched_sweep
+    from harness.records.sweep.find_sweep import read_sweep
+    from harness.report.frames.sweep_progress import ProgressReader
+
+    print(json_text("watch", watched_sweep(ProgressReader(read_sweep(path)).read(time.time()))))
     return 0
 
 
