@@ -13,7 +13,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras docs test-install test-full \
-	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray clean
+	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray test-web clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -120,6 +120,11 @@ test-statistics: setup  ## the acceptance table of the statistics, in full
 
 test-docs: setup  ## every command that the documents print
 	$(RUN)pytest -m slow -n $(WORKERS) tests/docs
+
+# AB_WEB_UPDATES=300 makes the simulated hour shorter. Without chromium and chromedriver it says so.
+test-web: setup  ## the live page in a headless browser, with a sweep at work
+	$(RUN)python -m pip install --quiet --disable-pip-version-check selenium
+	$(RUN)pytest -m slow -s -rs tests/web
 
 test-fuzz: setup  ## 5,000 malformed sweeps through compare, watch, diff and plan
 	$(RUN)pytest -m slow -n $(WORKERS) tests/compare/test_fuzz.py

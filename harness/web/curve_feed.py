@@ -15,7 +15,7 @@ from harness.report.frames import sweep_frames
 from harness.report.frames.sweep_progress import RunProgress, SweepProgress
 from harness.web.page_state import PageState, json_numbers
 
-SLICE_SECONDS = 0.5
+SLICE_SECONDS = 1.0
 """Seconds of reading after which the page shows what was read so far."""
 TRAIL_POINTS = 240
 """Number of losses of a running run that are shown beyond its curve on disk, at most."""
@@ -80,7 +80,8 @@ class CurveFeed:
         deadline = time.monotonic() + SLICE_SECONDS
         self._choose_points(len(progress.runs))
         changed_scales, changed, complete = set(), False, True
-        for run in progress.runs:
+        in_turn = sorted(progress.runs, key=lambda run: run.record.seed)  # of each panel something early
+        for run in in_turn:
             if time.monotonic() > deadline:
                 complete = False
                 break

@@ -41,9 +41,9 @@ class LiveServer(ThreadingHTTPServer):
 
     def __init__(self, pages: Pages, port: int) -> None:
         """Listen on a port, 0 for a free one. Raises OSError if it is taken."""
-        super().__init__((LOOPBACK, port), _Handler)
         self.pages, self.token, self.files = pages, make_token(), read_static_files()
         self.streams = threading.BoundedSemaphore(MAX_STREAMS)
+        super().__init__((LOOPBACK, port), _Handler)
 
     @property
     def port(self) -> int:

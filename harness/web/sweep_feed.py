@@ -66,6 +66,11 @@ class SweepFeed:
         self._put_lanes(progress, now)
         return not complete
 
+    @property
+    def is_judging(self) -> bool:
+        """True while a verdict is being computed."""
+        return self._readers is not None and self._readers.verdict.is_busy
+
     def _open(self) -> _Readers | None:
         try:
             sweep = find_sweep(self.path)
