@@ -76,6 +76,9 @@ def _nodes(schema: type, value: Any, name: str, meaning: str) -> Iterator[Config
 def _held_schema(hint: Any) -> tuple[type | None, str]:
     """Return the node that a key holds, and what its name takes beside that of the key; (None, "") for a
     value. A mechanism, `{name, options}`, counts as a value."""
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    if get_origin(hint) in (Union, UnionType) and len(parts) == 1:
+        (hint,) = parts  # a node that may be absent
     suffix = {list: f".{_ANY_POSITION}", dict: f".{_ANY_NAME}"}.get(get_origin(hint), "")
     held = get_args(hint)[-1] if suffix else hint
     is_node = isinstance(held, type) and dataclasses.is_dataclass(held) and held is not ModuleConfig

@@ -12,16 +12,16 @@ from pathlib import Path
 from tests.cli.support import clean_env
 from tests.docs.documents import DOCUMENTS, FENCE, ROOT
 
-FILE = re.compile(r"`([\w./-]+\.(?:yaml|py))`")
+FILE = re.compile(r"`([\w./-]+\.(?:yaml|py|csv))`")
 LOG_HEADER = "variant,scale,seed,step,tokens,loss\n"
 
 
 def shown_files() -> Iterator[tuple[str, str, str]]:
-    """Yield (document, file, text) of each YAML and Python block, named by the last line before it."""
+    """Yield (document, file, text) of each YAML, Python and CSV block, named by the last line before it."""
     for document in DOCUMENTS:
         text = document.read_text()
         for block in FENCE.finditer(text):
-            if block[1] in ("yaml", "python"):
+            if block[1] in ("yaml", "python", "csv"):
                 files = FILE.findall(text[: block.start()].rstrip().rpartition("\n")[2])
                 yield str(document.relative_to(ROOT)), files[-1] if files else "", block[2]
 

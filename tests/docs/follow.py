@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.docs.documents import FENCE, ROOT
 
-_FILE = re.compile(r"`([\w./-]+\.(?:yaml|py))`")
+_FILE = re.compile(r"`([\w./-]+\.(?:yaml|py|csv))`")
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,17 @@ def follow(document: Path, folder: Path) -> Followed:
     done, compared = Followed(0, 0, ""), 0
     for block in blocks(document):
         match block.kind:
-            case "python" | "yaml":
+            case "python" | "yaml" | "csv":
                 (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / block.file).write_text(block.text)
             case "diff":
                 _correct(folder / block.file, block.text)
             case "sh":
                 for line in block.text.replace("\\\n", " ").splitlines():
-                    done = run(line, folder)
+                    if line.startswith("cd "):
+                        folder /= line.removeprefix("cd ")
+                    else:
+                        done = run(line, folder)
             case "":
                 assert_in_order(block.text, done.printed)
                 compared += 1
@@ -67,9 +70,9 @@ def follow(document: Path, folder: Path) -> Followed:
 def run(command: str, folder: Path) -> Followed:
     """Return what the command prints, its lines joined: a terminal breaks them where it likes."""
     name, *arguments = shlex.split(command)
-    assert name == "harness"
+    program = {"harness": ["-m", "harness.cli"], "python": []}[name]
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
