@@ -87,13 +87,28 @@ def test_what_a_sweep_lacks_is_null(tmp_path):
 
 
 def test_figures_are_charts_by_name(opened: OpenedSweep):
-    assert opened.figures == ("ladder", "curves", "deltas")
+    assert opened.figures == ("k", "curves", "difference")
     for name in opened.figures:
         spec = opened.figure(name).to_dict()
         assert spec["config"]["range"]["category"]
         json.dumps(spec)
-    with pytest.raises(UserError, match="did you mean 'ladder'"):
-        opened.figure("laddr")
+    with pytest.raises(UserError, match="did you mean 'difference'"):
+        opened.figure("diference")
+
+
+@pytest.mark.parametrize(("old", "new"), [("ladder", "k"), ("deltas", "difference")])
+def test_the_old_name_of_a_figure_is_answered_with_the_new_one(opened: OpenedSweep, old, new):
+    with pytest.warns(DeprecationWarning, match=f"figure={old} is now called {new}"):
+        assert opened.figure(old).to_dict() == opened.figure(new).to_dict()
+
+
+def test_curves_are_the_rows_of_their_chart(opened: OpenedSweep):
+    curves = opened.curves()
+    own = {"scale": "s", "variant": "hybrid", "seed": 1}
+    both = curves.filter(**own).join(opened.steps.filter(**own), on="step", suffix="_step")
+    assert both.height == curves.filter(**own).height > 20
+    assert both["loss"].equals(both["loss_step"].rename("loss"))
+    assert curves["smooth"].is_finite().all()
 
 
 def test_the_verdict_comes_first(opened: OpenedSweep):
