@@ -25,7 +25,7 @@ class PrivateName:
 
 
 JOIN = "harness/parallel/processes/private_jax.py"
-SAVE = "harness/training/output/checkpointer.py"
+SAVE = "harness/training/output/orbax_state.py"
 TABLE = (
     PrivateName(
         *("harness/training/programs/stored_executable.py", "jax._src.compiler", "compile_or_get_cached"),

@@ -62,6 +62,7 @@ def first_step(folder: Path, cache: Path) -> float:
     Raises RuntimeError if it leaves before."""
     run = prepare_run(folder, compose(["scale=m"]))
     environment = os.environ | {"AB_HARNESS_CACHE": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed files have their bytecode
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "harness.worker", str(run.path)], env=environment)
     while read_status(run).step < 1:

@@ -32,7 +32,7 @@ from harness.training.output.stored_arrays import (
 from harness.training.output.template_cache import check_first, load_template, store_template
 
 if TYPE_CHECKING:
-    from orbax.checkpoint.experimental import v1 as ocp
+    from harness.training.output.orbax_state import Saving
 
 PROOF_BYTES = 2**26
 """Maximum bytes of the array that is restored to prove a checkpoint, because it lies beside the state and its
@@ -222,7 +222,7 @@ class Checkpointer:
             with opaque("waits for the end of a save"):
                 pending.result()
 
-    def _start_save(self, state: Any, manifest: Manifest) -> ocp.AsyncResponse[None]:
+    def _start_save(self, state: Any, manifest: Manifest) -> Saving:
         from harness.training.output import orbax_state
 
         if jax.process_index() == 0:  # this process creates the folder for Orbax
@@ -238,7 +238,7 @@ class Checkpointer:
             shutil.rmtree(leftover)  # left by a save that was killed
         folder.parent.mkdir(parents=True, exist_ok=True)
 
-    def _finish_save(self, response: ocp.AsyncResponse[None], state: Any, manifest: Manifest) -> None:
+    def _finish_save(self, response: Saving, state: Any, manifest: Manifest) -> None:
         response.result()
         if not self._proven:
             folder = orbax_path(self._run.checkpoint(manifest.step))

@@ -11,6 +11,9 @@ from orbax.checkpoint.experimental import v1 as ocp
 
 from harness.training.output.stored_arrays import STATE_NAME
 
+Saving = ocp.AsyncResponse[None]
+"""Save that goes on in the background."""
+
 
 def load_state(path: Path, abstract: Any, resize: bool) -> Any:
     """Return the state of a checkpoint, laid out as `abstract`. With `resize`, arrays that were saved larger
@@ -21,7 +24,7 @@ def load_state(path: Path, abstract: Any, resize: bool) -> Any:
         return ocp.load_checkpointables(str(path), {STATE_NAME: abstract})[STATE_NAME]
 
 
-def start_save(path: Path, state: Any, transfer_bytes: int | None) -> ocp.AsyncResponse[None]:
+def start_save(path: Path, state: Any, transfer_bytes: int | None) -> Saving:
     """Begin to save a state as a checkpoint. `transfer_bytes`: what it fetches from the devices at once, at
     most; None: all of it."""
     with _orbax_context(transfer_bytes):
