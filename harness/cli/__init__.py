@@ -17,7 +17,7 @@ from harness.core.errors import UserError, did_you_mean
 
 VERBS = (
     "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop",
-    "tokenize", "cache", "questions", "init", "completion", "guide",
+    "tokenize", "cache", "questions", "list", "init", "completion", "guide",
 )  # fmt: skip
 SUMMARY = "Train architectures side by side at several scales, and find out which one is better."
 FIRST_DAY = {

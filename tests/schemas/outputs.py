@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.cli.json_output.watched_sweep import WatchedSweep
+from harness.cli.verbs.list.listing import Listing
 from harness.compare.checkpoints.diff_types import CheckpointDiff
 from harness.compare.checkpoints.replay_check import ReplayResult
 from harness.compare.context.lineage import SweepProvenance
@@ -142,6 +143,7 @@ class Output:
 OUTPUTS = {
     "compare": Output(ComparisonOutput, ("provenance",), several=True),
     "diff": Output(CheckpointDiff),
+    "list": Output(Listing),
     "plan": Output(PlanOutput, ("layers",)),
     "plan_accuracy": Output(AccuracyOutput),
     "plan_published": Output(PublishedOutput),

@@ -16,7 +16,7 @@ from argcomplete.lexers import split_line
 
 from harness.cli.completion import record_paths
 from harness.cli.verb_parser import VerbParser
-from harness.config.variants.option_files import group_options
+from harness.config.variants.option_files import group_options, option_files, search_folders
 
 ASKED = "_ARGCOMPLETE"
 """Environment variable with the number of words up to the command."""
@@ -58,6 +58,7 @@ def _with_completers(
         "WORDS": overrides,
         "WORD": lambda **_: group_options("question", words),
         "VARIANT": lambda **_: group_options("variant", words),
+        "GROUP": lambda **_: ["sweeps", *option_files(search_folders(words))],
         "VERB": lambda **_: verbs,
     }
     parser.add_flag("--help", "print the options")

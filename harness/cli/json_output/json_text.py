@@ -12,6 +12,7 @@ from harness.core.errors import UserError, did_you_mean
 VERSIONS = {
     "compare": "1.0",
     "diff": "1.0",
+    "list": "1.0",
     "plan": "1.0",
     "plan_accuracy": "1.0",
     "plan_published": "1.0",

@@ -36,7 +36,7 @@ def make_parser() -> VerbParser:
     )
     parser.add_flag(
         "--json",
-        "print what `harness compare SWEEP --json` prints at the end, and all else to standard error",
+        "print the JSON of `harness compare SWEEP --json` at the end, all else to standard error",
     )
     return parser
 
@@ -52,9 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     launches = not any(argument.startswith("-") for argument in overrides)  # --cfg and others only print
     as_json, words = "--json" in arguments, ["-m", *overrides, *dry_run]
     if as_json and (dry_run or not launches):
-        make_parser().error(
-            "--json prints a verdict, and this trains nothing; `harness plan --json` predicts"
-        )
+        make_parser().error("--json prints a verdict, and this trains nothing: use `harness plan --json`")
     with shared_server() as server:
         if launches:
             server.start()
