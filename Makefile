@@ -6,14 +6,15 @@ ROOM ?=
 WORKERS ?= 2
 # A file stays with one worker. Files of few tests are not kept for the end: some of them take longest.
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 NEWEST_PYTHON = $(shell tests/newest_python.sh)
 NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/core/test_jax_range.py tests/parallel \
 	tests/models/test_sequence_parallel.py tests/models/test_attention.py tests/training/test_compile_cache.py \
 	tests/training/test_checkpointer.py tests/training/test_run.py tests/launcher/test_isolation_all.py tests/aot/test_aot.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras docs test-install test-full \
-	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray test-web clean
+.PHONY: locks check-locks release-notes help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras docs test-install test-full \
+	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray test-web notebooks test-notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,8 +50,20 @@ docs: .venv-docs/ready  ## the documentation site, in docs/_build/html
 		-r requirements-docs.lock
 	touch .venv-docs/ready
 
-# Both locks are made from pyproject.toml, with `uv pip compile --universal --extra dev --no-annotate --no-header`
-# and `--python-version 3.11`, whose last JAX is 0.10.2, or 3.12.
+# uv.lock holds every extra; the two others what `make setup` and `make test-newest` install. The last JAX of Python
+# 3.11 is 0.10.2.
+COMPILE := $(RUN)uv pip compile pyproject.toml --quiet --universal --extra dev --no-annotate --no-header
+
+locks: setup  ## uv.lock and the locks of .venv and .venv-newest, from pyproject.toml
+	$(RUN)python -m pip install --quiet --disable-pip-version-check uv
+	$(RUN)uv lock
+	$(COMPILE) --python-version 3.11 --output-file requirements.lock
+	$(COMPILE) --python-version 3.12 --output-file requirements-newest.lock
+
+check-locks: setup  ## does uv.lock still answer pyproject.toml?
+	$(RUN)python -m pip install --quiet --disable-pip-version-check uv
+	$(RUN)uv lock --check
+
 .venv-newest/ready: requirements-newest.lock pyproject.toml setup.py
 	@test -n "$(NEWEST_PYTHON)" || { echo "No Python 3.13 or 3.12 is here, which the newest JAX needs." >&2; exit 1; }
 	$(NEWEST_PYTHON) -m venv .venv-newest
@@ -118,7 +131,7 @@ test-newest: .venv-newest/ready  ## a choice of the quick tests with the newest 
 test-statistics: setup  ## the acceptance table of the statistics, in full
 	$(RUN)pytest -m slow $(SHARED) tests/compare --ignore=tests/compare/test_fuzz.py
 
-test-docs: setup  ## every command that the documents print
+test-docs: docs  ## every command that the documents print, and every link of their site
 	$(RUN)pytest -m slow -n $(WORKERS) tests/docs
 
 # AB_WEB_UPDATES=300 makes the simulated hour shorter. Without chromium and chromedriver it says so.
@@ -147,6 +160,16 @@ test-slurm: setup  ## through a real Slurm, started here
 test-ray: setup  ## through a real Ray, started here
 	$(RUN)python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(RUN)pytest -m slow tests/ray
+
+release-notes:  ## what CHANGELOG.md says of VERSION, otherwise of this one
+	@awk -v version="$(VERSION)" '/^## / { shown = $$2 == version } shown { print; lines++ } END { exit !lines }' \
+		CHANGELOG.md || { echo "CHANGELOG.md has no section $(VERSION)." >&2; exit 1; }
+
+notebooks: setup  ## docs/notebooks executed, and their outputs written again
+	$(RUN)python -m tests.notebooks
+
+test-notebooks: setup  ## a sweep in a real kernel that is interrupted, continued, and killed
+	$(RUN)pytest -m slow tests/api
 
 clean:  ## remove the environments and builds
 	rm -rf .venv .venv-plan .venv-docs .venv-newest docs/_build build dist *.egg-info
