@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 FLAGS = (
@@ -19,11 +20,7 @@ def missing() -> str:
     """Return why no browser can be driven here; '' if one can."""
     if find_browser() is None or shutil.which("chromedriver") is None:
         return "no chromium and chromedriver here (apt-get install chromium chromium-driver)"
-    try:
-        import selenium  # noqa: F401
-    except ImportError:
-        return "no selenium here (make test-web installs it)"
-    return ""
+    return "" if find_spec("selenium") else "no selenium here (make test-web installs it)"
 
 
 def find_browser() -> str | None:
@@ -36,8 +33,8 @@ class Browser:
     """Window of a headless Chromium."""
 
     def __init__(self, width: int = 1200, height: int = 900) -> None:
-        from selenium import webdriver
-        from selenium.webdriver.chrome.service import Service
+        from selenium import webdriver  # pyright: ignore[reportMissingImports]
+        from selenium.webdriver.chrome.service import Service  # pyright: ignore[reportMissingImports]
 
         options = webdriver.ChromeOptions()
         options.binary_location = find_browser() or ""

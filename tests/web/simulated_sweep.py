@@ -74,13 +74,10 @@ class SimulatedSweep:
             self._enter(run, "save", step)
         is_end = step == self.recipe.steps
         tokens = step * draft.status["tokens"] // self.recipe.steps
-        write_status(
-            run,
-            Status(
-                State.finished if is_end else State.running, step, self.recipe.steps, tokens, "train", attempt=1,
-                loss=draft.steps[step - 1]["loss"], writer=None if is_end else ProcessInfo.current(),
-            ),
-        )  # fmt: skip
+        state = State.finished if is_end else State.running
+        writer, loss = None if is_end else ProcessInfo.current(), draft.steps[step - 1]["loss"]
+        counts = {"step": step, "steps": self.recipe.steps, "tokens": tokens, "attempt": 1}
+        write_status(run, Status(state, **counts, phase="train", loss=loss, writer=writer))
         self._enter(run, "end" if is_end else "train", step)
         if is_end:
             metrics.merge_parts(run)

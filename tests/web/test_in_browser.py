@@ -96,6 +96,8 @@ def test_a_sweep_at_work_until_it_is_deleted(browser: Browser, watch, tmp_path: 
     browser.wait(lambda: "8 running" in browser.text("#counts"))
     browser.wait(lambda: browser.run("return document.querySelectorAll('#pairs canvas').length") == 2)
     browser.wait(lambda: "so far" in browser.text("#head").lower())
+    browser.run("document.getElementById('curves').scrollIntoView()")
+    browser.wait(lambda: drawn(browser) > 0)
     before = drawn(browser)
     canvas = browser.run("return window.kept = document.querySelector('#curves canvas')")
     assert canvas
@@ -103,7 +105,6 @@ def test_a_sweep_at_work_until_it_is_deleted(browser: Browser, watch, tmp_path: 
         sim.advance(name, 16)
     browser.wait(lambda: drawn(browser) > before)
     assert browser.run("return window.kept === document.querySelector('#curves canvas')"), "updated in place"
-    browser.run("document.getElementById('curves').scrollIntoView()")
     sim.fail(sim.names[8], "<img src=x onerror=alert(1)>")
     browser.wait(lambda: "<img src=x onerror=alert(1)>" in browser.text("#failures"))
     sim.finish()
@@ -181,7 +182,8 @@ def test_first_paint_and_a_quiet_server(browser: Browser, watch, tmp_path: Path,
     time.sleep(60)
     share = (command.cpu_seconds - cpu) / (time.monotonic() - moment)
     print(
-        f"\n{runs} runs: first paint {paint:.2f} s, with progress {cold:.2f} s, all panels {complete:.1f} s on "
+        f"\n{runs} runs: first paint {paint:.2f} s, with progress {cold:.2f} s, "
+        f"all panels {complete:.1f} s on "
         f"a new server; {warm_paint:.2f} s and all panels {warm:.2f} s on one that has read the sweep; "
         f"{100 * share:.2f} % of a core while nothing changes, {command.memory:.0f} MiB"
     )

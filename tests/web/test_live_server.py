@@ -148,21 +148,36 @@ def test_it_listens_on_the_loopback_interface_only(server: LiveServer):
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_a_stream_sends_what_changed_since_the_browser_left(server: LiveServer):
-    path = f"/{server.token}/sweep/trial/events"
-    state = server.pages.open(["sweep", "trial"])
-    state.put("own", 1)
-    ids = [message["id"] for message in messages(server, path, 1)]
-    while state.wait(0, 0)[-1].key != "own":
-        state.put("own", state.version)  # after all that the feed reads
-    values: dict = {}
-    received = messages(server, f"{path}?after={state.wait(0, 0)[-1].version - 1}", 1)
-    values = received[0]["values"]
-    assert set(values) == {"own"}
-    assert ids[0] is None or ids[0] <= received[0]["id"]
-    assert messages(server, path, 1, Last_Event_ID=str(received[0]["id"] - 1))[0]["values"] == values
+def test_a_stream_sends_what_changed_since_the_browser_left(server: LiveServer, monkeypatch):
+    state = PageState()
+    monkeypatch.setattr(server.pages, "open", lambda page: state)
+    path = f"/{server.token}/events"
+    state.put("a", 1)
+    state.put("b", 1)
+    (first,) = messages(server, path, 1)
+    assert first == {"id": 2, "values": {"a": 1, "b": 1}}
+    state.put("a", 2)
+    assert messages(server, f"{path}?after=2", 1) == [{"id": 3, "values": {"a": 2}}]
+    assert messages(server, path, 1, Last_Event_ID="2") == [{"id": 3, "values": {"a": 2}}]
     for wrong in ("-1", "x", "9" * 40, ""):
-        assert "own" in str(messages(server, f"{path}?after={wrong}", 1))
+        assert messages(server, f"{path}?after={wrong}", 1) == [{"id": 3, "values": {"a": 2, "b": 1}}]
+
+
+def test_a_change_is_pushed_while_the_browser_listens(server: LiveServer, monkeypatch):
+    state = PageState()
+    monkeypatch.setattr(server.pages, "open", lambda page: state)
+
+    def write() -> None:
+        for i in range(3):
+            state.wait_for_reader(10)
+            state.put("a", i)
+            state.pause(3 * live_server.GAP_SECONDS)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    received = messages(server, f"/{server.token}/events", 3)
+    thread.join(10)
+    assert [message["values"]["a"] for message in received] == [0, 1, 2]
 
 
 def test_a_browser_that_takes_nothing_is_left_and_costs_no_memory(server: LiveServer, monkeypatch):
