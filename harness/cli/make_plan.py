@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from rich.console import Console
 
+from harness.cli.json_output.json_text import json_text
 from harness.cli.plan_report import page_content, write_plan
-from harness.cli.views.plan import plan_sections, print_sections
+from harness.cli.views.plan import plan_sections
 from harness.cli.views.plan_compilers import compiler_section
 from harness.cli.views.plan_extrapolation import extrapolation_section
 from harness.cli.views.plan_layouts import layouts_section
@@ -30,6 +30,7 @@ from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.plan.plan_types import SweepPlan
 from harness.report.frames.saved_plan import PlanSection
+from harness.report.tables.plan_sections import print_sections
 
 EVIDENCE = "evidence="
 
@@ -52,12 +53,12 @@ def make_plan(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     sections += [compiler_section(answers)] if answers else []
     if runs[0].config.cluster.kinds and not any(run.config.roster.planned for run in runs):
         sections.append(layouts_section(plan, overrides, sweep.plan))
+    content["page"] = page_content(arguments, plan, runs, sections)
     if options.json:
-        print(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
+        print(json_text("plan", content))
     else:
         print_sections(sections, Console(), folded=options.layouts)
     if options.html or options.pictures:
-        content["page"] = page_content(arguments, plan, runs, sections)
         write_plan(sweep, content, html=options.html, pictures=options.pictures)
 
 

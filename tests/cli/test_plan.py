@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli import make_plan
-from harness.cli.views.plan import plan_sections, print_sections
+from harness.cli.views.plan import plan_sections
 from harness.compare.results.to_json import to_json
 from harness.compare.stats.multiple_testing import smallest_p
 from harness.compare.stats.power import plan_power, seeds_needed
@@ -31,6 +31,7 @@ from harness.plan.allocation.share_chips import _assign_largest_first
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_local import plan_on_this_machine
 from harness.records.run.provenance import Facts, SourceFacts
+from harness.report.tables.plan_sections import print_sections
 from tests.launcher import support
 from tests.plan.requested import RequestedRun
 

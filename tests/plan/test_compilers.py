@@ -12,7 +12,6 @@ import pytest
 
 from harness import cli
 from harness.aot.protocol import CompileStats, Target
-from harness.cli.views.plan import print_sections
 from harness.cli.views.plan_compilers import compiler_section
 from harness.config.compose import compose
 from harness.config.schema.cluster import MeshConfig
@@ -26,6 +25,7 @@ from harness.plan.compilers.trainable_mesh import planned_config, planned_memory
 from harness.plan.plan_cluster import plan_on_cluster
 from harness.plan.plan_types import PlannedRun, SweepPlan
 from harness.records.run.config_file import read_config
+from harness.report.tables.plan_sections import print_sections
 from tests.cli.test_plan import asked_for, facts_of, made_up
 from tests.plan.requested import RequestedRun
 

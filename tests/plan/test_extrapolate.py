@@ -11,7 +11,6 @@ from rich.console import Console
 
 from harness import cli
 from harness.cli import make_plan
-from harness.cli.views.plan import print_sections
 from harness.cli.views.plan_extrapolation import extrapolation_section
 from harness.compare.results.to_json import to_json
 from harness.compare.results.verdict_types import Decision
@@ -20,6 +19,7 @@ from harness.core.number_format import format_interval
 from harness.launcher import sweep
 from harness.plan.extrapolation.extrapolate import Extrapolation, extrapolate
 from harness.plan.predict import EvidenceKind, PlanEstimate
+from harness.report.tables.plan_sections import print_sections
 from tests.cli.test_plan import facts_of
 from tests.plan.evidence import AT, DECADE, pair_evidence, planned_runs, treatment_evidence
 from tests.report.test_page import Reader

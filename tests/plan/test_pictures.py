@@ -18,7 +18,7 @@ from harness import cli
 from harness.cli import make_plan
 from harness.cli.make_plan import block_starts
 from harness.cli.plan_report import page_content, write_plan
-from harness.cli.views.plan import plan_sections, print_sections
+from harness.cli.views.plan import plan_sections
 from harness.compare.results.to_json import to_json
 from harness.core import atomic_files
 from harness.launcher import sweep as launch
@@ -33,6 +33,7 @@ from harness.report.charts.plan_charts import MAX_RUNS, plan_charts
 from harness.report.charts.treemap import Box, squarify
 from harness.report.frames.saved_plan import UNREADABLE, SavedPlan, read_plan, save_plan
 from harness.report.page.plan_page import plan_section, write_plan_page
+from harness.report.tables.plan_sections import print_sections
 from tests.cli.test_plan import facts_of
 from tests.launcher import support
 from tests.report.conftest import HOSTILE, sweep_of

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.text import Text
-
 from harness.core.number_format import (
     GIB,
     MISSING,
@@ -16,33 +13,18 @@ from harness.core.number_format import (
     format_count,
     format_interval,
     format_number,
-    plain_text,
 )
 from harness.plan.allocation.allocated_run import SHARED_LAYOUT
 from harness.plan.plan_types import MixedChips, PlannedMachine, PlannedRun, PowerUse, SweepPlan
 from harness.plan.predict import EvidenceKind
 from harness.report.frames.saved_plan import PlanSection
-from harness.report.tables.terminal import print_line, print_table
-from harness.report.tables.text_table import Table, make_table, narrow_table
+from harness.report.tables.text_table import Table, make_table
 
 FAILURES = (
     "Failures: how often, when to save (Daly), and the share of time that trains: with full restarts, spares,"
     " saves in memory too, and elastic"
 )
 Runs = tuple[PlannedRun, ...]
-
-
-def print_sections(sections: Sequence[PlanSection], console: Console, *, folded: bool = False) -> None:
-    """Print the sections; folded ones only if `folded`."""
-    for section in sections:
-        if section.folded and not folded:
-            continue
-        content, constant = (section.content, "") if section.folded else narrow_table(section.content)
-        print_table(console, section.title, content)
-        if section.lines and not content:
-            console.print(Text(f"\n{section.title}", style="bold"))
-        for line in (constant, *section.lines):
-            print_line(console, plain_text(line))
 
 
 def plan_sections(plan: SweepPlan, power: Sequence[str]) -> tuple[PlanSection, ...]:
