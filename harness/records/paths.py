@@ -106,6 +106,10 @@ class SweepDir:
     """Saved result of `harness plan`."""
     report = _File("report.html")
     """HTML report."""
+    pictures = _File("pictures")
+    """Folder of the charts as files."""
+    trackers = _File("trackers")
+    """Folder of what trackers were sent (harness.trackers), and of the stores of those that are offline."""
     noise_floors = _File(NOISE_FLOORS)
     """Noise floors that a null sweep measured; they apply to every sweep beside it."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli.json_output.json_text import json_text
 from harness.cli.verb_parser import VerbParser
 from harness.core.errors import UserError
 from harness.core.paths import is_remote, local_path
@@ -39,6 +39,7 @@ def make_parser() -> VerbParser:
         "compare",
         "print the verdict of a sweep, or of the curves of any trainer",
         "harness compare runs/attention --json",
+        uses_jax=False,
     )
     urls = "s3://BUCKET/RUNS/SWEEP and zip://SWEEP::ALL.zip (docs/cluster.md: Runs behind a URL)"
     parser.add("sweeps", "SWEEP", f"directories of sweeps, or URLs such as {urls}", nargs="*")
@@ -172,7 +173,7 @@ def _judge_sweep(path: str, options: argparse.Namespace) -> JudgedInput:
 
     if is_remote(path):
         return JudgedInput(comparison, provenance, frames, *_files_beside(sweep.path.name))
-    return JudgedInput(comparison, provenance, frames, sweep.report, sweep.path / "pictures")
+    return JudgedInput(comparison, provenance, frames, sweep.report, sweep.pictures)
 
 
 def _judge_curves(options: argparse.Namespace) -> JudgedInput:
@@ -229,7 +230,7 @@ def _print_comparisons(options: argparse.Namespace, inputs: Sequence[JudgedInput
 
         content = [to_json(item.comparison) | item.provenance() for item in inputs]
         output = content[0] if len(content) == 1 else content
-        print(json.dumps(output, indent=2, sort_keys=True, allow_nan=False))
+        print(json_text("compare", output))
     elif options.markdown:
         from harness.report.tables.markdown import markdown
 
