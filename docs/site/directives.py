@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -52,5 +53,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     for name, markdown in PARTS.items():
         app.add_directive(name, type(name, (GeneratedPart,), {"markdown": staticmethod(markdown)}))
     app.add_directive("verdict", Verdict)
+    app.add_lexer("csv", TextLexer)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True}

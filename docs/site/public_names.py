@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import harness
+
 PIECES = re.compile(r"(`+[^`]*`+)")
 """Code inside a text, with the backticks."""
 SIGNS = re.compile(r"([*|\\]|_\b)")
@@ -24,12 +26,15 @@ def public_names(module: str) -> str:
 def _directives(module: Any) -> Iterator[str]:
     origins = _origins(module)
     for name in module.__all__:
-        kind = _kind(getattr(module, name))
+        value = getattr(module, name)
+        kind = _kind(value)
         # The docstring of a value stands where it is assigned.
         place = origins.get(name, module.__name__) if kind == "data" else module.__name__
         yield f".. auto{kind}:: {place}.{name}"
-        yield "   :no-value:" if kind == "data" else ""
-    yield ""
+        yield from ["   :no-value:"] * (kind == "data")
+        # The index has one place of each object.
+        yield from ["   :no-index:"] * (module is not harness and value is getattr(harness, name, None))
+        yield ""
 
 
 def _kind(value: Any) -> str:
