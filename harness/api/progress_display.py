@@ -41,7 +41,7 @@ class ProgressDisplay(Protocol):
         ...
 
 
-class LineDisplay:
+class PlainDisplay:
     """Progress as the lines that the command prints."""
 
     def follow(self, path: str) -> None:
@@ -111,7 +111,7 @@ def make_display() -> ProgressDisplay:
     """Return the display for the kernel of a notebook, or the one for anything else."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return NotebookDisplay() if hasattr(shell, "kernel") else LineDisplay()
+    return NotebookDisplay() if hasattr(shell, "kernel") else PlainDisplay()
 
 
 def _bundle(

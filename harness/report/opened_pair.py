@@ -101,10 +101,12 @@ class OpenedPair:
 def find_rung(comparison: Comparison, variant: str, control: str | None, scale: str | None) -> Rung:
     """Return the numbers of a treatment at a scale (None: its largest). Raises UserError for a variant, a
     control or a scale that the verdict does not have."""
-    own, rungs = comparison.rule.control, [rung for rung in comparison.rungs if rung.variant == variant]
-    if control is not None and control != own:
-        raise UserError(f"control={control}: the verdict compares with {own} alone; leave the control out")
-    if variant == own:
+    rule_control, rungs = comparison.rule.control, [r for r in comparison.rungs if r.variant == variant]
+    if control is not None and control != rule_control:
+        raise UserError(
+            f"control={control}: the verdict compares with {rule_control} alone; leave the control out"
+        )
+    if variant == rule_control:
         raise UserError(f"variant={variant} is the control: name a treatment that it is compared with")
     if not rungs:
         variants = [rung.variant for rung in comparison.rungs]

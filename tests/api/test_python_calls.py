@@ -11,7 +11,7 @@ import pytest
 import harness
 from harness.api import request_plan, run_sweep
 from harness.api.child_command import CommandInterrupted
-from harness.api.progress_display import LineDisplay
+from harness.api.progress_display import PlainDisplay
 from harness.api.run_sweep import SweepOutput
 from harness.core.errors import UserError
 from harness.plan.predict import predict
@@ -70,7 +70,7 @@ def test_a_sweep_is_trained_and_opened(command, tmp_path, capsys):
     ],
 )
 def test_the_folder_of_a_sweep_is_read_from_its_first_line(line):
-    output = SweepOutput(LineDisplay())
+    output = SweepOutput(PlainDisplay())
     output.take_line(line)
     assert output.path == "runs/a"
 
