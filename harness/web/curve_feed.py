@@ -156,6 +156,9 @@ class CurveFeed:
         self._state.put(f"trail/{run.name}", dict(zip("sty", columns, strict=True)) if columns else None)
 
     def _put_curve(self, run: RunProgress, losses: pl.DataFrame) -> None:
+        if losses.is_empty():
+            self._state.put(f"curve/{run.name}", None)
+            return
         record = run.record
         content = {"scale": record.scale, "variant": record.variant, "seed": record.seed}
         columns = _columns(losses, AXES | {"y": "loss", "m": "smooth"})

@@ -55,9 +55,9 @@ class SweepFeed:
             return False
         self.state.put("notice", None)
         self._update_domains(readers)
+        self._put_setup(progress, readers)
         self._put_progress(progress)
         complete = readers.curves.update(progress, self._domains)
-        self._put_setup(progress, readers)
         if complete:
             states = [f"{run.name} {run.status.state.value}" for run in progress.runs]
             inputs = judged_inputs(readers.curves.version, states)
@@ -106,8 +106,11 @@ class SweepFeed:
         comparison = readers.verdict.comparison
         family = comparison.rule.family if comparison else ()
         variants = dict.fromkeys([progress.control, *family, *(run.record.variant for run in progress.runs)])
-        compute = {run.record.scale: (run.flops, run.record.facts.loss_unit) for run in progress.runs}
-        scales = [[name, unit] for name, (_, unit) in sorted(compute.items(), key=lambda item: item[1][0])]
+        of_scale = {run.record.scale: run for run in progress.runs}
+        scales = [
+            {"name": name, "unit": run.record.facts.loss_unit, "t": run.record.tokens, "s": run.steps}
+            for name, run in sorted(of_scale.items(), key=lambda item: item[1].flops)
+        ]
         names = [name for name in variants if name]
         self.state.put("setup", {"control": progress.control, "variants": names, "scales": scales})
 

@@ -46,22 +46,25 @@ export class Curves {
       add(runs, scale, {name, scale, variant, seed: seed.replace("seed", ""), t: [], s: [], y: [], m: []});
     }
     this.layLegend(setup);
-    const scales = setup.scales.filter(([scale]) => runs.has(scale));
-    layPanels(this.parent, this.panels, scales.map(([scale]) => scale), 260, "training loss");
-    for (const [scale, unit] of scales) this.draw(scale, unit, runs.get(scale), this.yAxis(unit, scales, runs));
+    const scales = setup.scales.filter(({name}) => runs.has(name));
+    layPanels(this.parent, this.panels, scales.map(({name}) => name), 260, "training loss");
+    const units = new Map(scales.map(({unit}) => [unit, null]));
+    for (const unit of units.keys()) units.set(unit, this.yAxis(unit, scales, runs));
+    for (const scale of scales) this.draw(scale, runs.get(scale.name), units.get(scale.unit));
   }
   yAxis(unit, scales, runs) {
     const top = this.state.ceilings?.[unit] ?? null, isLog = byId("log-y").checked;
-    const values = scales.filter(([, other]) => other === unit).flatMap(([scale]) =>
-      runs.get(scale).flatMap(run => run.m.concat(this.state.trail.get(run.name)?.y ?? [])))
+    const values = scales.filter(scale => scale.unit === unit).flatMap(({name}) =>
+      runs.get(name).flatMap(run => run.m.concat(this.state.trail.get(run.name)?.y ?? [])))
       .filter(value => value !== null && (top === null || value <= top));
     const [low, high] = extent(values);
     const pad = isLog ? 1 : 0.04 * (high - low);
     return {low: isLog ? low / 1.01 : low - pad, high: top ?? high, isLog, text: numberText,
       title: `\u2190 better, training loss (${unit})`};
   }
-  draw(scale, unit, runs, y) {
-    const axis = byId("axis").value, layers = [], ends = [], {trail, setup} = this.state;
+  draw(scale, runs, y) {
+    const axis = byId("axis").value, layers = [], {trail, setup} = this.state;
+    const ends = scale[axis] ? [scale[axis]] : [];  // the whole budget, so that a curve grows into its place
     const faint = this.picked.size ? 0.06 : 1;
     const order = [...runs].sort((a, b) => this.picked.has(a.variant) - this.picked.has(b.variant));
     for (const run of order) {
@@ -79,13 +82,13 @@ export class Curves {
     }
     const [low, high] = extent(ends), isLog = byId("log-x").checked;
     const x = {low: isLog ? low : 0, high, isLog, text: countText, title: TITLES[axis]};
-    this.panels.get(scale).plot.set({x, y}, layers);
+    this.panels.get(scale.name).plot.set({x, y}, layers);
   }
   drawTrail(layers, run, newest, axis, colour, alpha) {
-    const x = newest[axis], last = x.length - 1;
-    const point = {x: [x[last]], y: [newest.y[last]], colour, alpha};
-    const tip = () => `${run.name}\n${TITLES[axis]} ${countText(x[last])}\nloss ${newest.y[last]?.toFixed(4)}`;
-    layers.push({kind: "line", x, y: newest.y, colour, width: 0.9, alpha: 0.6 * alpha});
+    const place = newest[axis].at(-1), loss = newest.y.at(-1), point = {x: [place], y: [loss], colour, alpha};
+    const tip = () => `${run.name}\n${TITLES[axis]} ${countText(place)}\nloss ${loss?.toFixed(4)}`;
+    const x = [...(run[axis] ?? []).slice(-1), ...newest[axis]], y = [...run.m.slice(-1), ...newest.y];
+    layers.push({kind: "line", x, y, colour, width: 0.9, alpha: 0.6 * alpha});
     layers.push({kind: "points", shape: "dot", size: 3.2, ...point, tip});
   }
   layLegend(setup) {

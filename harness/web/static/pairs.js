@@ -15,19 +15,19 @@ export class Pairs {
   }
   lay() {
     const {setup, pair} = this.state, {control, scales} = setup;
-    const treatments = setup.variants.filter(name => scales.some(([scale]) => pair.has(`${name}/${scale}`)));
+    const treatments = setup.variants.filter(name => scales.some(scale => pair.has(`${name}/${scale.name}`)));
     for (const variant of treatments) {
       if (!this.rows.has(variant)) this.rows.set(variant, this.makeRow(variant, control));
       const row = this.rows.get(variant);
-      const present = scales.filter(([scale]) => pair.has(`${variant}/${scale}`));
-      layPanels(row.panels, row.plots, present.map(([scale]) => scale), 200, `${variant} minus ${control}`);
-      const parts = present.map(([scale]) => this.layers(variant, scale));
+      const present = scales.filter(({name}) => pair.has(`${variant}/${name}`));
+      layPanels(row.panels, row.plots, present.map(({name}) => name), 200, `${variant} minus ${control}`);
+      const parts = present.map(({name}) => this.layers(variant, name));
       const [low, high] = extent([0, ...parts.flatMap(part => part.values)]), pad = 0.06 * (high - low);
-      present.forEach(([scale, unit], place) => {
-        const x = {low: 0, high: parts[place].end, text: countText, title: "tokens"};
+      present.forEach(({name, unit, t}, place) => {
+        const x = {low: 0, high: Math.max(t, parts[place].end), text: countText, title: "tokens"};
         const y = {low: low - pad, high: high + pad, isReversed: true, text: signedText,
           title: `\u0394L (${unit}), better \u2192`};
-        row.plots.get(scale).plot.set({x, y}, parts[place].layers);
+        row.plots.get(name).plot.set({x, y}, parts[place].layers);
       });
     }
     for (const [variant, row] of this.rows) if (!treatments.includes(variant)) {

@@ -52,6 +52,7 @@ function showProgress(progress) {
 // A cell for each run: one block a scale, one row a variant.
 const cells = new Map();
 function showRuns(runs) {
+  if (!state.setup || !runs) return;
   if (runs.length !== cells.size || runs.some(([name]) => !cells.has(name))) layCells(runs);
   for (const [name, word, share] of runs) {
     const cell = cells.get(name), key = `${word} ${share}`;
@@ -68,7 +69,7 @@ function layCells(runs) {
   cells.clear();
   byId("blocks").replaceChildren();
   byId("blocks").classList.toggle("many", runs.length > 200);
-  for (const [scale] of state.setup.scales) blocks.set(scale, new Map());
+  for (const {name: scale} of state.setup.scales) blocks.set(scale, new Map());
   for (const [name] of runs) {
     const [scale, variant] = name.split("/"), cell = document.createElement("div");
     cell.append(document.createElement("i"));
@@ -120,6 +121,7 @@ function take(changes) {
     else state[kind].set(rest, value);
   }
   for (const [key, show] of Object.entries(SHOW)) if (touched.has(key)) show(state[key]);
+  if (touched.has("setup")) showRuns(state.runs);
   if (["setup", "curve", "trail", "ceilings"].some(kind => touched.has(kind))) curves.change();
   if (["setup", "pair", "ends"].some(kind => touched.has(kind))) pairs.change();
   byId("curves-section").hidden = !state.curve.size && !state.trail.size;
