@@ -14,7 +14,7 @@ NEWEST_TESTS := tests/test_private_names.py tests/core/test_cpu_flags.py tests/c
 
 .DEFAULT_GOAL := help
 .PHONY: locks check-locks release-notes help setup demo fleet test check house questions bench bench-quick bench-sweep bench-start plan-extras docs test-install test-full \
-	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray test-web notebooks test-notebooks clean
+	test-data test-statistics test-docs test-extras test-gpu test-newest test-fuzz test-soak test-slurm test-ray test-trackers test-web notebooks test-notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ plan-extras: .venv-plan/ready  ## compilers for GPUs and TPUs that are not here,
 
 # The documentation site: Sphinx in an environment on top of .venv. Its lock is that of the extra `docs`, less .venv's.
 docs: .venv-docs/ready  ## the documentation site, in docs/_build/html
-	.venv-docs/bin/python -m sphinx -W --keep-going -q -j 2 -c docs . docs/_build/html
+	.venv-docs/bin/python -m sphinx -W --keep-going -q -E -a -j 2 -c docs . docs/_build/html
 
 .venv-docs/ready: .venv/ready requirements-docs.lock
 	$(RUN)python -m venv --clear --without-pip .venv-docs
@@ -171,5 +171,16 @@ notebooks: setup  ## docs/notebooks executed, and their outputs written again
 test-notebooks: setup  ## a sweep in a real kernel that is interrupted, continued, and killed
 	$(RUN)pytest -m slow tests/api
 
+# On top of .venv, which stays as it is.
+.venv-trackers/ready: .venv/ready pyproject.toml
+	$(RUN)python -m venv --clear --without-pip .venv-trackers
+	echo "import site; site.addsitedir('$$($(RUN)python $(PACKAGES))')" > "$$(.venv-trackers/bin/python $(PACKAGES))/on_top.pth"
+	$(RUN)python -m pip --python .venv-trackers/bin/python install --quiet --disable-pip-version-check \
+		--editable '.[tensorboard,wandb,trackio,mlflow]'
+	touch .venv-trackers/ready
+
+test-trackers: .venv-trackers/ready  ## the packages of the trackers, offline, and read back
+	.venv-trackers/bin/python -m pytest -m slow tests/trackers
+
 clean:  ## remove the environments and builds
-	rm -rf .venv .venv-plan .venv-docs .venv-newest docs/_build build dist *.egg-info
+	rm -rf .venv .venv-trackers .venv-plan .venv-docs .venv-newest docs/_build build dist *.egg-info

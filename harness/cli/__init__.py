@@ -16,7 +16,7 @@ from harness.cli.exit_status import exit_status
 from harness.core.errors import UserError, did_you_mean
 
 VERBS = (
-    "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop",
+    "sweep", "plan", "train", "compare", "diff", "verify", "export", "sample", "watch", "stop", "mirror",
     "tokenize", "cache", "questions", "list", "init", "completion", "guide",
 )  # fmt: skip
 SUMMARY = "Train architectures side by side at several scales, and find out which one is better."

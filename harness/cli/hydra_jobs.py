@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from harness.core import atomic_files
 from harness.launcher.launch_plan import LaunchPlan
 from harness.launcher.sweep import LaunchHooks, Outcome, launch
 from harness.records.paths import SweepDir
+from harness.trackers.known_trackers import check_trackers
+from harness.trackers.mirror_processes import SweepMirrors
 
 COMMAND_FILE = "multirun.yaml"
 """File in which Hydra writes the command."""
@@ -49,14 +53,17 @@ def launch_jobs(
     loader = context.config_loader
     composed: list[Any] = [loader.load_sweep_config(master, [*overrides]) for overrides in jobs]
     configs = [job.to_config() for job in composed]  # as cache_compositions composes them
+    check_trackers(configs[0].tracker)
+    mirrors = SweepMirrors(configs[0].tracker, partial(print, file=sys.stderr))
     command_file = Path(master.hydra.sweep.dir) / COMMAND_FILE
     hooks = LaunchHooks(
         conclude=conclude,
         show_plan=_show_plan,
         tokenize=_tokenize,
-        before_first_record=lambda sweep: _copy_command(command_file, sweep),
+        before_first_record=lambda sweep: _begin_records(sweep, command_file, mirrors),
     )
-    outcomes = launch(configs, hooks)
+    with mirrors:
+        outcomes = launch(configs, hooks)
     return [_result(overrides, outcome) for overrides, outcome in zip(jobs, outcomes, strict=True)]
 
 
@@ -70,6 +77,11 @@ def _show_plan(plan: LaunchPlan, console: Console) -> None:
     from harness.cli.views.dry_run import print_forecast  # tables cost a third of a second to import
 
     print_forecast(plan.blocks, plan.forecast, console)
+
+
+def _begin_records(sweep: SweepDir, command_file: Path, mirrors: SweepMirrors) -> None:
+    _copy_command(command_file, sweep)
+    mirrors.start(sweep)
 
 
 def _copy_command(command_file: Path, sweep: SweepDir) -> None:

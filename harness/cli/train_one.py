@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from threading import Event
 
 from rich.console import Console
@@ -28,6 +30,8 @@ from harness.records.run.provenance import Facts
 from harness.records.run.run_lock import acquire, check_not_run_elsewhere
 from harness.records.run.status import State, read_status
 from harness.records.sweep.trusted_modules import remember_modules
+from harness.trackers.known_trackers import check_trackers
+from harness.trackers.mirror_processes import SweepMirrors
 
 
 def train_single(config: Config) -> None:
@@ -40,6 +44,7 @@ def train_single(config: Config) -> None:
     if config.engine.dry_run:
         raise UserError("engine.dry_run=true: use `harness sweep --dry-run`, which also takes one run")
     check_trainable([config])
+    check_trackers(config.tracker)
     check_cache_writable()
     console = Console()
     sweep = sweep_dir([config])
@@ -59,7 +64,9 @@ def train_single(config: Config) -> None:
         if action is RunAction.follow or not acquire(run.dir.worker_lock):
             raise UserError(f"{run.dir.path} is being trained by another process")
         if action is RunAction.train:
-            _train_here(run)
+            with SweepMirrors(config.tracker, partial(print, file=sys.stderr)) as mirrors:
+                mirrors.start(sweep)
+                _train_here(run)
     status = read_status(run.dir)
     console.print(f"{run.dir.path}: {ending_text(status)}", markup=False, highlight=False, soft_wrap=True)
     if status.state is State.preempted:

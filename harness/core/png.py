@@ -40,6 +40,12 @@ def is_intact_png(content: bytes) -> bool:
     return name == b"IEND"
 
 
+def png_size(content: bytes) -> tuple[int, int]:
+    """Return width and height of a PNG file in pixels."""
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
 def image_grid(
     images_NHWC: UInt8[np.ndarray, "N H W C"], columns: int, zoom: int = 1
 ) -> UInt8[np.ndarray, "Y X C"]:

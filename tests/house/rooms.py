@@ -19,9 +19,11 @@ ALLOWED: dict[str, set[str]] = {
     "inspection": _GROUND | {"records", "compare", "parallel", "models", "data", "training", "worker"},
     "report": _GROUND | {"records", "compare"},
     "api": _GROUND | {"records", "report"},
+    "trackers": _GROUND | {"records", "compare", "report"},
     "web": _GROUND | {"records", "compare", "report"},
     "cli": _GROUND
-    | {"records", "estimate", "compare", "launcher", "plan", "aot", "inspection", "report", "worker", "web"},
+    | {"records", "estimate", "compare", "launcher", "plan", "aot", "inspection", "report", "trackers"}
+    | {"worker", "web"},
     "train": {"cli"},
     "__main__": {"cli"},
     "extend": _GROUND | {"models", "data", "training"},
