@@ -86,7 +86,7 @@ def test_watch_prints_the_progress_of_every_run(sweep, capsys):
     watched = check_output(printed(capsys, "watch", str(sweep.path), "--once", "--json"), "watch")
     progress = ProgressReader(sweep).read(0.0)
     assert [run["name"] for run in watched["runs"]] == [run.name for run in progress.runs]
-    assert (watched["ended"], watched["failed"], watched["is_over"]) == (5, 1, True)
+    assert (watched["num_ended"], watched["num_failed"], watched["is_over"]) == (5, 1, True)
     assert [run["message"] for run in watched["runs"] if run["state"] == "failed"] == ["no disk"]
     assert cli.main(["watch", str(sweep.path), "--json"]) == 2
     assert "--json goes with --once" in capsys.readouterr().err

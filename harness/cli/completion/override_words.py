@@ -24,8 +24,10 @@ def completions(prefix: str, words: Sequence[str]) -> list[str]:
     if not equals:
         return _keys(prefix, words)
     earlier, comma, _ = value.rpartition(",")
-    chosen = {*earlier.split(",")}
-    overrides = [f"{key}={earlier}{comma}{option}" for option in _values(key, words) if option not in chosen]
+    earlier_options = {*earlier.split(",")}
+    overrides = [
+        f"{key}={earlier}{comma}{option}" for option in _values(key, words) if option not in earlier_options
+    ]
     return [word for word in overrides if word.startswith(prefix)]
 
 
@@ -63,8 +65,8 @@ def _keys(prefix: str, words: Sequence[str]) -> list[str]:
     names = [f"{parent}{dot}{name}" for name in _children(node)]
     if not dot:
         groups = option_files(search_folders(words))
-        own = [f"hydra.searchpath=[file://{OWN_FOLDER}]"] if OWN_FOLDER.is_dir() else []
-        names += [*(f"{group}=" for group in (*groups, SIZE)), *own]
+        own_words = [f"hydra.searchpath=[file://{OWN_FOLDER}]"] if OWN_FOLDER.is_dir() else []
+        names += [*(f"{group}=" for group in (*groups, SIZE)), *own_words]
     matches = sorted({name for name in names if name.startswith(prefix)})
     if len(matches) == 1 and matches[0].endswith(".") and matches[0] != prefix:
         return _keys(matches[0], words)

@@ -54,12 +54,12 @@ class WatchedSweep:
     """Predicted seconds to the end of the last run."""
     utilisation: float | None
     """Share of the device-seconds that trained."""
-    running: int
-    queued: int
-    waiting: int
+    num_running: int
+    num_queued: int
+    num_waiting: int
     """Runs at an interim look."""
-    ended: int
-    failed: int
+    num_ended: int
+    num_failed: int
     unreadable: tuple[str, ...]
     """Records that cannot be read, as paths in the sweep. A run without its run.json is not listed."""
     runs: tuple[WatchedRun, ...]
@@ -76,11 +76,11 @@ def watched_sweep(progress: SweepProgress) -> WatchedSweep:
         done_share=progress.done_share,
         seconds_left=left and left.middle,
         utilisation=used and used.share,
-        running=len(progress.running),
-        queued=len(progress.queue),
-        waiting=len(progress.waiting_at_look),
-        ended=len(progress.ended),
-        failed=len(progress.failures),
+        num_running=len(progress.running),
+        num_queued=len(progress.queue),
+        num_waiting=len(progress.waiting_at_look),
+        num_ended=len(progress.ended),
+        num_failed=len(progress.failures),
         unreadable=tuple(progress.unreadable),
         runs=tuple(map(_watched_run, progress.runs)),
     )

@@ -54,10 +54,10 @@ def read_text(text: str, column: str | None) -> UserText:
         return UserText(path, column, HOLDOUT, MAX_EVALUATION_TOKENS)
     holdout, tokens = _evaluation_of(size)
     if tokens < SEQUENCE:
-        least = math.ceil(SEQUENCE * BYTES_PER_TOKEN / SMALL_HOLDOUT / 1000)
+        min_kilobytes = math.ceil(SEQUENCE * BYTES_PER_TOKEN / SMALL_HOLDOUT / 1000)
         raise UserError(
             f"--text {text}: {size:,} bytes are too little to train and to evaluate on. Give at least "
-            f"{least} kB of text."
+            f"{min_kilobytes} kB of text."
         )
     return UserText(path, column, holdout, tokens)
 

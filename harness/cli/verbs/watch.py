@@ -48,7 +48,9 @@ def run(arguments: Sequence[str]) -> int:
     if options.port is not None or options.open:
         raise UserError("--port and --open go with --web")
     if options.json:
-        return _print_json(options.sweep, options.once)
+        if not options.once:
+            raise UserError("--json goes with --once: repeat the command to follow a sweep")
+        return _print_json(options.sweep)
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -78,10 +80,8 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _print_json(path: str, once: bool) -> int:
-    """Print the progress of a sweep now. Raises UserError without `once`."""
-    if not once:
-        raise UserError("--json goes with --once: repeat the command to follow a sweep")
+def _print_json(path: str) -> int:
+    """Print the progress of a sweep now."""
     from harness.cli.json_output.json_text import json_text
     from harness.cli.json_output.watched_sweep import watched_sweep
     from harness.records.sweep.find_sweep import read_sweep

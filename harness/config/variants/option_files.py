@@ -23,11 +23,11 @@ def search_folders(words: Iterable[str]) -> list[Path]:
     """Return the folders of choices: that of the harness, those of `hydra.searchpath` among the words of a
     command, and `conf` in the current folder."""
     folders = [CONF_FOLDER]
-    own = [] if OWN_FOLDER.resolve() == CONF_FOLDER.resolve() else [OWN_FOLDER]
+    own_folders = [] if OWN_FOLDER.resolve() == CONF_FOLDER.resolve() else [OWN_FOLDER]
     for word in words:
         if match := _SEARCHPATH.fullmatch(word.strip("'\"")):
             folders += [Path(place.strip(" '\"").removeprefix("file://")) for place in match[1].split(",")]
-    return [*dict.fromkeys(folder for folder in (*folders, *own) if folder.is_dir())]
+    return [*dict.fromkeys(folder for folder in (*folders, *own_folders) if folder.is_dir())]
 
 
 def option_files(folders: Sequence[Path]) -> dict[str, dict[str, Path]]:

@@ -20,10 +20,10 @@ class SweepSummary:
     path: str
     is_running: bool
     """True if a process drives it or trains one of its runs."""
-    runs: int
-    ended: int
+    num_runs: int
+    num_ended: int
     """Runs whose training is over."""
-    failed: int
+    num_failed: int
     """Runs that ended without a result."""
     verdict: str
     """Verdict of the last comparison in words; empty before it."""
@@ -48,9 +48,9 @@ def summarise(sweep: SweepDir) -> SweepSummary:
     return SweepSummary(
         path=str(sweep.path),
         is_running=owner(sweep.driver_lock) is not None or any(map(_is_running, runs)),
-        runs=len(runs),
-        ended=sum(state.ended for state in states),
-        failed=sum(state in (State.failed, State.oom, State.refused, State.lost) for state in states),
+        num_runs=len(runs),
+        num_ended=sum(state.ended for state in states),
+        num_failed=sum(state in (State.failed, State.oom, State.refused, State.lost) for state in states),
         verdict=str(comparison.get("verdict", "")),
         decisions=_decisions(comparison.get("ladder")),
         changed=max(map(_change_time, [sweep.rule, sweep.comparison, *(run.status for run in runs)])),

@@ -45,15 +45,18 @@ def read_choice(name: str, file: Path) -> NamedChoice:
     return NamedChoice(name, description, str(file))
 
 
-def choice_lines(group: str, choices: tuple[NamedChoice, ...], shipped: Sequence[Path]) -> list[str]:
+def choice_lines(group: str, choices: tuple[NamedChoice, ...], shipped_folders: Sequence[Path]) -> list[str]:
     """Return a line for each option, and where it lies if the harness does not ship it."""
     width = max((len(choice.name) for choice in choices), default=0)
-    rows = [f"  {choice.name:{width}}  {choice.description}{_place(choice, shipped)}" for choice in choices]
+    rows = [
+        f"  {choice.name:{width}}  {choice.description}{_place(choice, shipped_folders)}"
+        for choice in choices
+    ]
     return [f"{group}=NAME, which may be", *rows]
 
 
-def _place(choice: NamedChoice, shipped: Sequence[Path]) -> str:
-    is_shipped = any(Path(choice.file).is_relative_to(folder) for folder in shipped)
+def _place(choice: NamedChoice, shipped_folders: Sequence[Path]) -> str:
+    is_shipped = any(Path(choice.file).is_relative_to(folder) for folder in shipped_folders)
     return "" if is_shipped else f" [{choice.file}]"
 
 
@@ -66,9 +69,9 @@ def sweep_lines(sweeps: tuple[SweepSummary, ...], folder: Path, now: float) -> l
 
 
 def _state(sweep: SweepSummary, now: float) -> str:
-    state = "running" if sweep.is_running else "over" if sweep.ended == sweep.runs else "stopped"
-    parts = [f"{state}, {sweep.ended} of {sweep.runs} runs ended"]
-    parts += [f"{sweep.failed} failed"] if sweep.failed else []
+    state = "running" if sweep.is_running else "over" if sweep.num_ended == sweep.num_runs else "stopped"
+    parts = [f"{state}, {sweep.num_ended} of {sweep.num_runs} runs ended"]
+    parts += [f"{sweep.num_failed} failed"] if sweep.num_failed else []
     unit, per_day = choose_time_unit(max(0.0, now - sweep.changed) / SECONDS_PER_DAY)
     age = f"{max(0.0, now - sweep.changed) / SECONDS_PER_DAY * per_day:.0f} {unit} ago"
     verdict = [f"{variant} {decision}" for variant, decision in sweep.decisions.items()]
