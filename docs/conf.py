@@ -43,6 +43,7 @@ extensions = [
     "docs.site.directives",
 ]
 myst_heading_anchors = 4
+highlight_language = "text"
 nb_execution_mode = "off"  # the stored outputs are shown; a test compares them with what the code prints
 
 default_role = "code"
@@ -52,4 +53,5 @@ autodoc_member_order = "bysource"
 html_theme = "sphinx_book_theme"
 html_title = "ab-harness"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False}
+html_extra_path = ["site/root"]  # the address without a page leads to the first one
 html_copy_source = False

@@ -37,7 +37,7 @@ def draw_blocks() -> str:
         *_arrow((70, 252), (545, 252), INK),
         _text((308, 272), "ladder: more parameters, more tokens"),
     ]
-    return _page((860, 285), parts)
+    return _page((930, 285), parts)
 
 
 def draw_multiplier() -> str:
