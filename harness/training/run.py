@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shutil
-import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 import jax
 
-from harness.config.schema.run import Config
 from harness.core.atomic_files import CorruptFile, write_bytes
 from harness.core.cache.cache_entries import take_notes
 from harness.core.errors import UserError
@@ -30,7 +27,7 @@ from harness.records.paths import RunDir
 from harness.records.run import checkpoint_manifest, environment, metrics
 from harness.records.run.example_hash import write_examples
 from harness.records.run.integrity import branch_is_complete
-from harness.records.run.provenance import Provenance, read_provenance, write_provenance
+from harness.records.run.provenance import read_provenance, write_provenance
 from harness.records.run.status import State, Status, read_status
 from harness.records.run.stream_hash import StreamHash, parse_stream
 from harness.records.run.timeline import Timeline
@@ -41,6 +38,7 @@ from harness.training.output.image_samples import write_samples
 from harness.training.output.profiler import StepProfiler
 from harness.training.output.run_writer import NullWriter, RunWriter
 from harness.training.parent_weights import load_parent_weights
+from harness.training.prepared_run import PreparedRun
 from harness.training.programs.memory_check import MemoryBudget, NoRoom
 from harness.training.programs.run_programs import RunPrograms
 from harness.training.programs.training_environment import current_environment
@@ -48,19 +46,6 @@ from harness.training.schedule import Segment, branch_segments, main_segment
 
 MAX_MESSAGE = 400
 """Maximum letters of an error in the status; the log has all of it."""
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run directory that the launcher has prepared."""
-
-    run: RunDir
-    config: Config
-    provenance: Provenance
-    started_at: float = field(default_factory=time.time)
-    """UTC seconds when the process took the run. The timeline measures startup time from here."""
-    saves_in_background: bool = True
-    """True if the devices have room for a copy of the state, to save it from while training goes on."""
 
 
 def train_run(

@@ -22,7 +22,7 @@ from harness.parallel.processes.rendezvous import (
 )
 from harness.records.paths import RunDir
 from harness.records.run.status import ProcessInfo, State, read_status, write_status
-from harness.training.run import PreparedRun
+from harness.training.prepared_run import PreparedRun
 
 JOINT_END_STATES = (State.finished, State.diverged, State.preempted, State.waiting)
 """End states that all processes of a run reach after the same step."""

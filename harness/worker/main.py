@@ -26,6 +26,7 @@ from harness.config.worker_options import INCOMPLETE, WorkerOptions, from_env
 from harness.core.atomic_files import keep_own_access
 from harness.core.errors import UserError
 from harness.core.jax_setup.cpu_flags import cpu_env
+from harness.core.jax_setup.hide_ipython import hide_ipython
 from harness.core.jax_setup.jax_range import check_jax_version
 from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.core.jax_setup.malloc_options import keep_freed_memory
@@ -35,13 +36,13 @@ from harness.records.run.integrity import remove_partial_files
 from harness.records.run.provenance import read_provenance
 from harness.records.run.run_lock import ALREADY_RUNNING, acquire
 from harness.records.run.status import ProcessInfo, State, Status, read_status, write_status
+from harness.training.prepared_run import PreparedRun
 
 if TYPE_CHECKING:
     from harness.data.readers import SharedReaders
     from harness.parallel.processes.rendezvous import Rendezvous
     from harness.training.programs.compile_cache import Device
     from harness.training.programs.memory_check import MemoryBudget
-    from harness.training.run import PreparedRun
     from harness.worker.scheduler import DeviceAllocation, ScheduledRun
 
 
@@ -113,8 +114,6 @@ def _join_group(processes: ProcessGroup, tasks: Sequence[PreparedRun]) -> Rendez
 
 
 def _read_prepared_run(run: RunDir) -> PreparedRun:
-    from harness.training.run import PreparedRun
-
     provenance = read_provenance(run)
     if provenance is None or not run.config.exists():
         missing = "run.json or config.yaml is missing"
@@ -131,7 +130,7 @@ def _prepare_process(tasks: list[PreparedRun], env: Mapping[str, str], rendezvou
     if tasks[0].config.cluster.platform == "cpu":
         env = cpu_env(total) | dict(env)
         keep_freed_memory(max(task.provenance.parameters for task in tasks))
-    drop_jax_options()  # a scheduler's node may set other variables than the driver's shell
+    drop_jax_options()  # JAX reads them when it is imported; a node may set others than the driver's shell
     os.environ.update(env)
     _import_training()
     import jax
@@ -153,8 +152,9 @@ def _import_training() -> None:
     """Import what trains runs; a child of a fork server has it already."""
     gc.disable()  # imports make little garbage, and a tenth of their time would search for it
     try:
-        import harness.training.run
-        import harness.worker.scheduler  # noqa: F401
+        with hide_ipython():
+            import harness.training.run
+            import harness.worker.scheduler  # noqa: F401
     finally:
         gc.enable()
 

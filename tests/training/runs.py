@@ -20,8 +20,9 @@ from harness.records.run.config_file import read_config
 from harness.records.run.metrics import read_curve
 from harness.records.run.provenance import read_provenance
 from harness.records.run.status import State
+from harness.training.prepared_run import PreparedRun
 from harness.training.programs.run_programs import RunPrograms, make_run_programs
-from harness.training.run import PreparedRun, train_run
+from harness.training.run import train_run
 from harness.training.trainable.trainable_model import TrainableModel
 from tests.prepared import prepare_run
 

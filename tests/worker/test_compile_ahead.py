@@ -12,7 +12,7 @@ import pytest
 from harness.core.progress.waiting import hold_lock
 from harness.records.paths import RunDir
 from harness.records.run.status import State
-from harness.training.run import PreparedRun
+from harness.training.prepared_run import PreparedRun
 from harness.worker.main import _RunTrainer
 from harness.worker.scheduler import DeviceAllocation, ScheduledRun
 from tests.launcher.support import config, facts

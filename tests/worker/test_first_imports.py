@@ -11,7 +11,7 @@ from harness.training.output.run_writer import RunWriter
 from harness.worker.main import command
 
 def leave(writer, kind, row):
-    heavy = {"orbax", "polars", "pyarrow", "scipy", "torch", "altair", "hydra"}
+    heavy = {"orbax", "polars", "pyarrow", "scipy", "torch", "altair", "hydra", "IPython"}
     print("step", row["step"], "imported", sorted(heavy & {*sys.modules}), flush=True)
     os._exit(0)
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.jax_setup.hide_ipython import hide_ipython
 from harness.core.jax_setup.jax_variables import drop_jax_options
 from harness.records.run.run_lock import ALREADY_RUNNING, acquire
 
@@ -35,7 +36,7 @@ def main(*preload: str) -> None:
     server = _Server()
     gc.disable()  # imports make little garbage, and much that is searched for it
     for name in preload:
-        with contextlib.suppress(ImportError):
+        with hide_ipython(), contextlib.suppress(ImportError):
             importlib.import_module(name)
         if not server.serve(is_complete=False):
             return
