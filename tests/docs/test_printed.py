@@ -257,8 +257,12 @@ def called_words(command: Command) -> list[str]:
     return [verb, *(word.replace("runs/attention", TRAINED) for word in words)]
 
 
+SERVED = "--web"
+"""Option that serves until Ctrl-C: tests/web/test_watch_web.py calls it."""
 CALLED = [
-    command for command in VERB_COMMANDS if not any("://" in word or "URL" in word for word in command.words)
+    command
+    for command in VERB_COMMANDS
+    if SERVED not in command.words and not any("://" in word or "URL" in word for word in command.words)
 ]
 
 
