@@ -16,7 +16,7 @@ def make_parser() -> VerbParser:
     parser = VerbParser(
         "init",
         "write a project of your own: text, mechanism, variant and question, which run at once",
-        "harness init mine --text FILE.jsonl",
+        "harness init mine",
         uses_jax=False,
     )
     parser.add("folder", "DIR", "folder of the project, new or empty")
