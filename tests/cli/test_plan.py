@@ -34,6 +34,7 @@ from harness.records.run.provenance import Facts, SourceFacts
 from harness.report.tables.plan_sections import print_sections
 from tests.launcher import support
 from tests.plan.requested import RequestedRun
+from tests.schemas.valid import check_output
 
 KEYS = {
     "name", "parameters", "active_parameters", "flops_per_token", "tokens", "devices", "layout", "memory",
@@ -236,7 +237,7 @@ def test_here_the_times_are_those_that_a_sweep_says(tmp_path):
 def test_the_verb_plans_this_machine_where_none_is_named(made_up, capsys, monkeypatch):
     monkeypatch.setenv("AB_HARNESS_CACHE", str(made_up / "cache"))
     assert cli.main(["plan", "variant=mha,short", "seed=0,1", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = check_output(capsys.readouterr().out, "plan")
     names = [run["name"] for run in said["runs"]]
     assert names == [f"xs/{variant}/seed{seed}" for variant in ("mha", "short") for seed in (0, 1)]
     assert said["power"]["design"]["rungs"][0]["detectable"] > 0

@@ -28,6 +28,7 @@ from harness.records.run.config_file import read_config
 from harness.report.tables.plan_sections import print_sections
 from tests.cli.test_plan import asked_for, facts_of, made_up
 from tests.plan.requested import RequestedRun
+from tests.schemas.valid import check_output
 
 __all__ = ["made_up"]
 
@@ -226,7 +227,7 @@ def test_the_verb_says_what_compilers_say(made_up, capsys, monkeypatch):
     Compilers(monkeypatch)
     asked = ["plan", "experiment=colossus2", "roster=frontier", "member=1t_a", "cluster=h100_16k", "--json"]
     assert cli.main([*asked, "--compile", "abstract"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = check_output(capsys.readouterr().out, "plan")
     (answer,) = said["layers"]
     assert answer["runs"] == ["1t/mha/seed0"]
     assert answer["seen"]["state_bytes"] == 2**30

@@ -23,6 +23,7 @@ from harness.report.tables.plan_sections import print_sections
 from tests.cli.test_plan import facts_of
 from tests.plan.evidence import AT, DECADE, pair_evidence, planned_runs, treatment_evidence
 from tests.report.test_page import Reader
+from tests.schemas.valid import check_output
 
 
 def shown(bets: Extrapolation, width: int = 120) -> str:
@@ -164,7 +165,7 @@ def test_the_verb_has_it_as_json_and_in_the_report(swept, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     asked = ["experiment=colossus2", "roster=frontier", "member=6t", "cluster=h100_16k", "--json", "--html"]
     assert cli.main(["plan", *asked, f"evidence={path}"]) == 0
-    said = json.loads(capsys.readouterr().out)["bets"]
+    said = check_output(capsys.readouterr().out, "plan")["bets"]
     assert said.keys() == {"evidence", "experiment", "treatments", "rows", "notes"}
     assert said["treatments"][0]["leads"] == "delta_hybrid"
     (row,) = said["rows"]
