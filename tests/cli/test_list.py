@@ -77,9 +77,17 @@ def test_an_empty_folder_says_what_makes_a_sweep(tmp_path, monkeypatch, capsys):
     assert printed(capsys, "list", "sweeps").startswith("No sweep lies in runs yet; `harness sweep")
 
 
-def test_an_unknown_kind_is_answered_with_the_nearest(capsys):
-    assert cli.main(["list", "vriants"]) == 2
-    assert capsys.readouterr().err == "harness list vriants: no such kind; did you mean 'variant'?\n"
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("vriants", "harness list vriants: no such kind; did you mean 'variant'?\n"),
+        ("scale=xs", "harness list scale=...: only runs= and hydra.searchpath= say where to look\n"),
+        ("runs=s3://bucket/runs", "runs=s3://bucket/runs: this must be a path, but s3 is not a mounted"),
+    ],
+)
+def test_what_cannot_be_listed_is_one_sentence(word, sentence, capsys):
+    assert cli.main(["list", word]) == 2
+    assert capsys.readouterr().err.startswith(sentence)
 
 
 def test_watch_prints_the_progress_of_every_run(sweep, capsys):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from harness.cli.verb_parser import VerbParser
 from harness.core.errors import UserError, did_you_mean
+from harness.core.paths import runs_path
 
-SWEEPS = "sweeps"
+SWEEPS, SEARCHPATH = "sweeps", "hydra.searchpath"
 FIRST = (SWEEPS, "experiment", "variant", "scale")
 """Kinds that are listed if none is named."""
 
@@ -39,9 +40,14 @@ def run(arguments: Sequence[str]) -> int:
     from harness.records.sweep.sweep_summary import list_sweeps
 
     overrides = [word for word in options.words if "=" in word]
+    settings = dict(word.split("=", 1) for word in overrides)
+    if unknown_keys := settings.keys() - {"runs", SEARCHPATH}:
+        raise UserError(
+            f"harness list {min(unknown_keys)}=...: only runs= and {SEARCHPATH}= say where to look"
+        )
     groups = option_files(search_folders(overrides))
     kinds = [_kind(word, groups) for word in options.words if word not in overrides] or FIRST
-    runs = Path(next((word.removeprefix("runs=") for word in overrides if word.startswith("runs=")), "runs"))
+    runs = Path(runs_path(settings.get("runs", "runs")))
     listing = Listing(
         tuple(list_sweeps(runs)) if SWEEPS in kinds else (),
         {
