@@ -21,13 +21,13 @@ def _parser(verb: str) -> VerbParser:
 
 
 def _section(verb: str, parser: VerbParser) -> str:
-    """Return the section of a verb. Paragraphs around the options keep the lines that `--help` gives them."""
+    """Return the section of a verb: what it does, an example, its options, and what is said around them."""
     head, *details = (parser.description or "").split("\n\n")[1:]
     parts = [f"## harness {verb}", f"{_sentence(parser.summary)}", _block(head.strip())]
-    parts += [_block(text) for text in details]
+    parts += map(_paragraph, details)
     parts.append(table(("option", "what it does"), _options(parser)))
     if parser.epilog:
-        parts.append(_block(parser.epilog))
+        parts.append(_paragraph(parser.epilog))
     return "\n\n".join(filter(None, parts))
 
 
@@ -49,6 +49,11 @@ def _usage(action: argparse.Action) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+
+
+def _paragraph(text: str) -> str:
+    """Return a paragraph; one whose lines are indented is a table, and stays as it is."""
+    return _block(text) if "\n " in text else text.replace("*", r"\*")
 
 
 def _block(text: str) -> str:

@@ -31,6 +31,7 @@ def _directives(module: Any) -> Iterator[str]:
         # The docstring of a value stands where it is assigned.
         place = origins.get(name, module.__name__) if kind == "data" else module.__name__
         yield f".. auto{kind}:: {place}.{name}"
+        yield from ["   :members:"] * (kind == "class")
         yield from ["   :no-value:"] * (kind == "data")
         # The index has one place of each object.
         yield from ["   :no-index:"] * (module is not harness and value is getattr(harness, name, None))
