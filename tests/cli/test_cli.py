@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from importlib import metadata
 import pytest
 
 from harness import cli
+from harness.cli import verbs
 from harness.compare.results.verdict_types import Look
 from harness.compare.stats.paired_effects import effect_from_deltas
 from tests.cli.support import run
@@ -40,6 +42,10 @@ def test_help_shows_an_example_and_imports_nothing_slow(verb):
     out, err = in_a_fresh_process(*filter(None, [verb, "--help"]), heavy=SLOW)
     assert f"$ harness {verb or ''}".strip() in out
     assert err.strip() == "HEAVY [] 0", "a verb imports what its work needs inside `run`"
+
+
+def test_every_module_of_a_verb_is_a_verb():
+    assert {module.name for module in pkgutil.iter_modules(verbs.__path__)} == {*cli.VERBS}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--version",)])
