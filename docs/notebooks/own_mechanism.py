@@ -67,6 +67,7 @@ OVERRIDES = [
     "variant=mha,gated",
     "scale=xs",
     "scale.tokens=16_000",
+    "evaluation.tokens=4_096",
     "seed=0,1",
     "rule.positive_control=null",
     "experiment_name=gated",
