@@ -27,16 +27,16 @@ class Mirror:
         self,
         sweep: SweepDir,
         make_backend: Callable[[], TrackerBackend],
-        sent: SentRuns,
+        records: SentRuns,
         final_curves: Callable[[SentRuns], Iterable[Curve]] = lambda _: (),
     ) -> None:
         """`make_backend` is called when something is sent, and again after an error. `final_curves`: curves
         of the verdict, for the last pass."""
-        self._sweep, self._make_backend, self._sent = sweep, make_backend, sent
+        self._sweep, self._make_backend, self._records = sweep, make_backend, records
         self._final_curves = final_curves
         self._backend: TrackerBackend | None = None
         self._open: dict[str, TrackerRun] = {}
-        for run in sent.runs.values():
+        for run in records.runs.values():
             run.signature *= run.is_exact  # the last process died with these open: look again
 
     def send(self, is_last: bool = False) -> bool:
@@ -53,9 +53,9 @@ class Mirror:
             errors.append(_describe(error))
         if errors:
             self.close()
-        self._sent.problem = errors[0] if errors else ""
+        self._records.problem = errors[0] if errors else ""
         with contextlib.suppress(OSError):  # a full disk
-            self._sent.write()
+            self._records.write()
         return not errors
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class Mirror:
         """Yield the runs and pairs, and then what takes a while: the verdict and its pictures."""
         yield from run_curves(self._sweep)
         if is_last:
-            yield from self._final_curves(self._sent)
+            yield from self._final_curves(self._records)
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._sweep.path).free
@@ -87,56 +87,56 @@ class Mirror:
             errors.append(f"{curve.name}: {_describe(error)}")
 
     def _send_curve(self, curve: Curve, is_last: bool) -> None:
-        sent, signature = self._sent.run(curve.name), curve.signature()
+        record, signature = self._records.run(curve.name), curve.signature()
         is_open = curve.name in self._open
-        if signature == sent.signature and not (is_last and is_open):
+        if signature == record.signature and not (is_last and is_open):
             return
-        points, ending = curve.points(sent.step), curve.ending()
+        points, ending = curve.points(record.step), curve.ending()
         has_ended = ending.end is not RunEnd.unfinished
-        is_repeated = sent.step >= 0 and not points and not has_ended  # after a resume, up to what was sent
-        if not is_repeated and (sent.version != curve.version or not _continues(sent, points)):
-            sent, is_open = self._start_anew(curve, sent), False
+        is_repeated = record.step >= 0 and not points and not has_ended  # after a resume, up to what was sent
+        if not is_repeated and (record.version != curve.version or not _continues(record, points)):
+            record, is_open = self._start_anew(curve, record), False
             points = curve.points(-1)
-        has_news = any(point.step > sent.step for point in points) or (
-            has_ended and sent.end != ending.end.value
+        has_news = any(point.step > record.step for point in points) or (
+            has_ended and record.end != ending.end.value
         )
         if has_news or (is_last and is_open):
-            self._update(curve, sent, ending, is_last)
+            self._update(curve, record, ending, is_last)
         if not is_repeated:
-            sent.signature = signature
+            record.signature = signature
         if has_news:
-            self._sent.write()
+            self._records.write()
 
-    def _update(self, curve: Curve, sent: SentRun, ending: CurveEnd, is_last: bool) -> None:
+    def _update(self, curve: Curve, record: SentRun, ending: CurveEnd, is_last: bool) -> None:
         """Send the points that a run lacks, and close it if it has ended or this is the last pass."""
-        run = self._open.get(curve.name) or self._open_run(curve, sent)
-        if points := curve.points(sent.step + 1):
+        run = self._open.get(curve.name) or self._open_run(curve, record)
+        if points := curve.points(record.step + 1):
             run.log(points)
-            sent.step, sent.fingerprint = points[-1].step, fingerprint(points[-1])
+            record.step, record.fingerprint = points[-1].step, fingerprint(points[-1])
         if is_last or ending.end is not RunEnd.unfinished:
             if ending.files:
                 run.attach(ending.files)
             run.close(ending.summary, ending.end)
             del self._open[curve.name]
-            sent.is_exact, sent.end = True, ending.end.value
+            record.is_exact, record.end = True, ending.end.value
 
-    def _start_anew(self, curve: Curve, sent: SentRun) -> SentRun:
+    def _start_anew(self, curve: Curve, record: SentRun) -> SentRun:
         """Return the record of a further run in the tracker: what it was sent holds no more."""
         self._open.pop(curve.name, None)
-        is_new = sent.step < 0 and not sent.version
-        new = SentRun(number=sent.number if is_new else sent.number + 1, version=curve.version)
-        self._sent.runs[curve.name] = new
+        is_new = record.step < 0 and not record.version
+        new = SentRun(number=record.number if is_new else record.number + 1, version=curve.version)
+        self._records.runs[curve.name] = new
         return new
 
-    def _open_run(self, curve: Curve, sent: SentRun) -> TrackerRun:
+    def _open_run(self, curve: Curve, record: SentRun) -> TrackerRun:
         """Open the run of a curve, and take from the tracker what it holds of it."""
-        name = f"{curve.name} ({sent.number})" if sent.number > 1 else curve.name
+        name = f"{curve.name} ({record.number})" if record.number > 1 else curve.name
         labels = curve.labels(self._run_id(name), name)
-        position, sent.is_exact = sent.position, False
-        self._sent.write()
+        position, record.is_exact = record.position, False
+        self._records.write()
         self._backend = self._backend or self._make_backend()
         run = self._backend.open_run(labels, position)
-        self._open[curve.name], sent.step = run, run.last_step
+        self._open[curve.name], record.step = run, run.last_step
         return run
 
     def _run_id(self, name: str) -> str:
@@ -145,11 +145,11 @@ class Mirror:
         return hashlib.sha256(f"{first['hash']} {name}".encode()).hexdigest()[:16]
 
 
-def _continues(sent: SentRun, points: Sequence[Point]) -> bool:
+def _continues(record: SentRun, points: Sequence[Point]) -> bool:
     """Return whether the curve still has the point that was sent last."""
-    if sent.step < 0:
+    if record.step < 0:
         return True
-    return bool(points) and points[0].step == sent.step and fingerprint(points[0]) == sent.fingerprint
+    return bool(points) and points[0].step == record.step and fingerprint(points[0]) == record.fingerprint
 
 
 def _describe(error: Exception) -> str:

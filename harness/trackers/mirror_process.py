@@ -69,10 +69,10 @@ def _make_backend(sweep: SweepDir, tracker: str, settings: dict[str, Any]) -> Tr
 
 
 def _final_curves(sweep: SweepDir) -> Any:
-    def curves(sent: SentRuns) -> Any:
+    def curves(records: SentRuns) -> Any:
         from harness.trackers.verdict_curves import verdict_curves  # statistics and charts take a second
 
-        return verdict_curves(sweep, sent)
+        return verdict_curves(sweep, records)
 
     return curves
 

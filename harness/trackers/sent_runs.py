@@ -75,10 +75,10 @@ def read_sent_runs(sweep: SweepDir, tracker: str, settings: dict[str, Any]) -> S
     it is taken if the file is missing or damaged."""
     path = record_path(sweep, tracker)
     record = read_checksummed_json(path) or {}
-    sent = SentRuns(path, settings)
+    records = SentRuns(path, settings)
     if record.get("settings") == settings and isinstance(record.get("runs"), dict):
-        sent.runs = {name: run for name, node in record["runs"].items() if (run := _parse(node))}
-    return sent
+        records.runs = {name: run for name, node in record["runs"].items() if (run := _parse(node))}
+    return records
 
 
 def _parse(node: Any) -> SentRun | None:

@@ -51,13 +51,13 @@ class VerdictCurve:
         return self.end
 
 
-def verdict_curves(sweep: SweepDir, sent: SentRuns) -> list[VerdictCurve]:
+def verdict_curves(sweep: SweepDir, records: SentRuns) -> list[VerdictCurve]:
     """Return the curves of the verdict that the sweep has printed; none before, or if they were sent."""
     stored = atomic_files.read_json(sweep.comparison)
     if not isinstance(stored, dict):
         return []
     version = hash_json({key: node for key, node in stored.items() if key != "times"})[:16]
-    if sent.run(VERDICT).signature == version:
+    if records.run(VERDICT).signature == version:
         return []
     comparison = compare(sweep)
     frames = read_frames(sweep, comparison)

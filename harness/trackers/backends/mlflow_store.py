@@ -38,11 +38,11 @@ class MlflowRun:
     def _create(self, experiment_id: str, run: TrackedRun) -> str:
         tags = {ID_TAG: run.id, "group": run.group, "job_type": run.job_type}
         start = round(run.started * 1000) or None
-        created = self._client.create_run(experiment_id, start_time=start, tags=tags, run_name=run.name)
+        new_run = self._client.create_run(experiment_id, start_time=start, tags=tags, run_name=run.name)
         params = [Param(key, str(value)[:MAX_LETTERS]) for key, value in flatten({**run.config}).items()]
         for first in range(0, len(params), MAX_PARAMS):
-            self._client.log_batch(created.info.run_id, params=params[first : first + MAX_PARAMS])
-        return created.info.run_id
+            self._client.log_batch(new_run.info.run_id, params=params[first : first + MAX_PARAMS])
+        return new_run.info.run_id
 
     def log(self, points: Sequence[Point]) -> None:
         """Send the points, those of a step in one call."""
