@@ -73,13 +73,14 @@ class CurveFeed:
         self._sweep, self._state = sweep, state
         self._runs: dict[str, RunCurves] = {}
         self._points = 0
+        self._stale_scales: set[str] = set()
         self.version = 0
 
     def update(self, progress: SweepProgress, domains: Sequence[str]) -> bool:
         """Read what grew, for `SLICE_SECONDS` at most, and put it on the page; return whether that is all."""
         deadline = time.monotonic() + SLICE_SECONDS
         self._choose_points(len(progress.runs))
-        changed_scales, changed, complete = set(), False, True
+        changed, complete = False, True
         in_turn = sorted(progress.runs, key=lambda run: run.record.seed)  # of each panel something early
         for run in in_turn:
             if time.monotonic() > deadline:
@@ -87,14 +88,15 @@ class CurveFeed:
                 break
             losses_changed, means_changed = self._update_run(run, domains)
             changed |= losses_changed
-            changed_scales |= {run.record.scale} if means_changed else set()
+            self._stale_scales |= {run.record.scale} if means_changed else set()
         self._drop_lost_runs(progress)
         if changed:
             self._put_ceilings(progress)
-        if changed_scales:
+        if complete and self._stale_scales:  # a mean over the seeds that were read so far would mislead
             self.version += 1
-        for scale in sorted(changed_scales):
-            self._put_pairs(scale, progress.control)
+            for scale in sorted(self._stale_scales):
+                self._put_pairs(scale, progress.control)
+            self._stale_scales.clear()
         return complete
 
     def read_again(self) -> None:

@@ -123,11 +123,16 @@ def test_a_page_that_slept_shows_what_changed_since(browser: Browser, watch, tmp
     browser.open(watch(sim.sweep.path).url)
     browser.wait(lambda: "12 queued" in browser.text("#counts"))
     browser.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
+    assert browser.run("return document.hidden")
     for name in sim.names:
         for _ in range(4):
             sim.advance(name, 16)
     time.sleep(3)
     browser.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "active"})
+    assert "12 queued" in browser.text("#counts"), "a page that nobody sees reads nothing"
+    first, *_ = browser.driver.window_handles
+    browser.driver.switch_to.new_window("tab")
+    browser.driver.switch_to.window(first)
     browser.wait(lambda: "12 ended" in browser.text("#counts"))
     browser.wait(lambda: browser.run("return document.querySelectorAll('#curves canvas').length") == 2)
 
@@ -188,6 +193,7 @@ def test_first_paint_and_a_quiet_server(browser: Browser, watch, tmp_path: Path,
         f"{100 * share:.2f} % of a core while nothing changes, {command.memory:.0f} MiB"
     )
     assert max(paint, warm_paint) < limit
+    assert warm < limit, "with all panels"
     assert share < 0.02
 
 

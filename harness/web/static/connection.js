@@ -2,33 +2,48 @@
 
 const byId = id => document.getElementById(id);
 
+const SILENT = 45000;  // milliseconds without a message after which a stream is taken to be cut off
+
 // Call `onChange` with the values that changed, `onState` with true or false as the stream is there or not.
 // A page that nobody sees reads nothing; when it is seen again, it receives what changed since.
 export function follow(onChange, onState) {
-  let stream = null, version = 0;
+  let stream = null, version = 0, silence;
   function open() {
     if (stream || document.hidden) return;
     stream = new EventSource(`events?after=${version}`);
     stream.onopen = () => onState(true);
+    listen();
     stream.onmessage = event => {
+      listen();
       if (event.lastEventId) version = Number(event.lastEventId);
       onChange(JSON.parse(event.data));
     };
     stream.onerror = () => {
       onState(false);
       if (stream.readyState === EventSource.CLOSED) {
-        stream = null;
+        close();
         setTimeout(open, 5000);
       }
     };
   }
+  function listen() {
+    clearTimeout(silence);
+    silence = setTimeout(reopen, SILENT);
+  }
   function close() {
+    clearTimeout(silence);
     stream?.close();
     stream = null;
   }
-  document.addEventListener("visibilitychange", () => document.hidden ? close() : open());
+  function reopen() {
+    close();
+    open();
+  }
+  document.addEventListener("visibilitychange", () => document.hidden ? close() : reopen());
+  document.addEventListener("freeze", close);
+  document.addEventListener("resume", reopen);
   addEventListener("pagehide", close);
-  addEventListener("pageshow", open);
+  addEventListener("pageshow", reopen);
   open();
 }
 
