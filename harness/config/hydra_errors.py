@@ -146,8 +146,9 @@ def _override_mistake(override: Override, groups: Mapping[str, Sequence[str]]) -
     value = override.value()
     lists = [item for item in getattr(value, "list", [value]) if isinstance(item, list)]
     if lists and key in LIST_GROUPS:
-        unknown_names = [str(name) for names in lists for name in names if str(name) not in groups[key]]
-        return f"{line}: no such choice; {did_you_mean(unknown_names[0], groups[key])}" if unknown_names else None
+        names = [str(name) for choice in lists for name in choice]
+        wrong_name = next((name for name in names if name not in groups[key]), None)
+        return wrong_name and f"{line}: no such choice; {did_you_mean(wrong_name, groups[key])}"
     if key == "experiment" and (override.is_sweep_override() or lists):
         return f"{line}: each experiment is a separate sweep. Start one command for each."
     if lists:

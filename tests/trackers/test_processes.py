@@ -1,4 +1,4 @@
-"""A tracker that hangs, raises or dies, in a process as a sweep has it: said in a sentence, within seconds."""
+"""A tracker that hangs, raises or dies in its process, which the end of a sweep says within seconds."""
 
 from __future__ import annotations
 
