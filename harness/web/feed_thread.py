@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import Protocol
 
+from harness.core.number_format import plain_text
 from harness.web.page_state import PageState
 
 REFRESH_SECONDS = 1.0
@@ -14,6 +14,8 @@ REFRESH_SECONDS = 1.0
 BUSY_SHARE, IDLE_SHARE = 0.1, 0.008
 """Shares of a core for reading while values change, and while none did for `IDLE_AFTER` readings."""
 IDLE_AFTER = 3
+UNREADABLE, RETRY_SECONDS = "This cannot be read at the moment, and is tried again", 5.0
+"""Beginning of the sentence about a reading that failed, and seconds until the next one."""
 ABSENT_SECONDS = 3600.0
 """Longest wait for a browser, after which the thread only waits again."""
 
@@ -51,9 +53,9 @@ class FeedThread(threading.Thread):
         state, version, start = self._feed.state, self._feed.state.version, time.thread_time()
         try:
             has_more = self._feed.update(time.time())
-        except OSError as error:  # a folder that is being deleted: the next reading finds it gone
-            logging.getLogger(__name__).info("%s", error)
-            return REFRESH_SECONDS
+        except Exception as error:  # a folder that is being deleted, or damaged: the page goes on
+            state.put("notice", {"kind": "waiting", "text": f"{UNREADABLE}: {plain_text(error)}"})
+            return RETRY_SECONDS
         if has_more:
             return 0.0
         self._unchanged = 0 if state.version != version else self._unchanged + 1

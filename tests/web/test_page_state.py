@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 
+from harness.web import feed_thread
 from harness.web.page_state import PageState, json_numbers
 
 
@@ -53,6 +54,29 @@ def test_waiting_ends_with_a_change_and_when_the_page_closes():
     state.close()
     thread.join(10)
     assert seen == [["a"], []]
+
+
+def test_a_reading_that_fails_is_told_and_tried_again(monkeypatch):
+    class BrokenOnce:
+        state = PageState()
+        calls = 0
+
+        def update(self, now: float) -> bool:
+            self.calls += 1
+            if self.calls == 1:
+                raise ValueError("no such\ncolumn")
+            self.state.put("notice", None)
+            self.state.put("read", self.calls)
+            return False
+
+    monkeypatch.setattr(feed_thread, "RETRY_SECONDS", 0.2)
+    feed = BrokenOnce()
+    feed.state.join()
+    feed_thread.FeedThread(feed).start()
+    (first, *_) = feed.state.wait(0, 10)
+    assert first.content.endswith('tried again: no such column"}')
+    assert {change.key: change.content for change in feed.state.wait(1, 10)}["notice"] == "null"
+    feed.state.close()
 
 
 def test_numbers_that_json_does_not_have_become_null():
