@@ -41,7 +41,8 @@ plan-extras: .venv-plan/ready  ## compilers for GPUs and TPUs that are not here,
 
 # The documentation site: Sphinx in an environment on top of .venv. Its lock is that of the extra `docs`, less .venv's.
 docs: .venv-docs/ready  ## the documentation site, in docs/_build/html
-	.venv-docs/bin/python -m sphinx -W --keep-going -q -E -a -j 2 -c docs . docs/_build/html
+	rm -rf docs/_build
+	.venv-docs/bin/python -m sphinx -W --keep-going -q -j 2 -c docs . docs/_build/html
 
 .venv-docs/ready: .venv/ready requirements-docs.lock
 	$(RUN)python -m venv --clear --without-pip .venv-docs

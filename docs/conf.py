@@ -19,6 +19,7 @@ include_patterns = [
     "docs/**.md",
     "docs/**.ipynb",
     "experiments/**README.md",
+    "harness/cli/verbs/guide/guide.md",  # docs/guide.md is a link to it
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -27,12 +28,12 @@ exclude_patterns = [
     ".*",
     "**/.ipynb_checkpoints",
     "docs/_build",
+    "docs/guide.md",
     "build",
     "dist",
     "runs",
     "outputs",
     "tests",
-    "harness",
 ]
 
 extensions = [

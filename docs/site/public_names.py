@@ -13,7 +13,7 @@ import harness
 
 PIECES = re.compile(r"(`+[^`]*`+)")
 """Code inside a text, with the backticks."""
-SIGNS = re.compile(r"([*|\\]|_\b)")
+SIGNS = re.compile(r"([*|@\\]|_\b)")
 """Signs that reStructuredText would read."""
 
 

@@ -26,7 +26,8 @@ DOCUMENTS = [
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("experiments/*/README.md")),
 ]
-FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+FENCE = re.compile(r"```(\S*)[^\n]*\n(.*?)```", re.DOTALL)
+"""Fenced block: its language, or the directive in braces, and its content."""
 OVERRIDE = re.compile(r"[a-z_.]+=.+")
 OTHER_VALUES = re.compile(r"`(?:[^`\n]* )?([a-z_.]+)=[^`\s]+`((?:, `\w+`)+)")
 """A key with a value, then further values: `schedule=queue`, `static`."""

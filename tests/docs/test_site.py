@@ -95,9 +95,9 @@ def test_the_reference_has_every_public_name_with_its_docstring(module):
 
 
 def test_signs_in_a_docstring_are_no_markup():
-    lines = ["k = d / (1 + |d|), of `a*b`", "and *args."]
+    lines = ["k = d / (1 + |d|), of `a*b`", "RUN@STEP and *args."]
     plain_docstring(lines)
-    assert lines == [r"k = d / (1 + \|d\|), of ``a*b``", r"and \*args."]
+    assert lines == [r"k = d / (1 + \|d\|), of ``a*b``", r"RUN\@STEP and \*args."]
 
 
 def test_the_pictures_are_those_that_the_code_draws():
@@ -159,9 +159,9 @@ def test_every_link_of_the_built_site_leads_somewhere():
     if not SITE.is_dir():
         pytest.skip("docs/_build/html is not there: `make docs` builds it")
     pages = {page: Links(page) for page in SITE.rglob("*.html") if page.parent.name != "gallery"}
-    assert len(pages) > 50
-    broken = [(str(page.relative_to(SITE)), link) for page in pages for link in broken_links(page, pages)]
-    assert broken == []
+    ours = [page for page in pages if page.relative_to(SITE).parts[0] not in ("_static", "_modules")]
+    assert len(ours) > 50
+    assert [(str(page.relative_to(SITE)), link) for page in ours for link in broken_links(page, pages)] == []
 
 
 def broken_links(page: Path, pages: dict[Path, Links]) -> list[str]:
