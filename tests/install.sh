@@ -28,6 +28,12 @@ probe() {  # probe NAME PYTHON_ENVIRONMENT
   "$2/bin/harness" sweep question=alibi scale=xs seed=0 --dry-run >question.txt 2>&1 ||
     { cat question.txt; fail "$1: a question is not found"; }
   grep -q "control (control), alibi" question.txt || fail "$1: a question stands without its control"
+  "$2/bin/harness" train tracker=tensorboard --cfg job >config.txt
+  grep -q "tensorboard" config.txt || fail "$1: conf/tracker is not found"
+  "$2/bin/harness" list >list.txt
+  grep -q "hybrid" list.txt || fail "$1: the variants are not listed"
+  "$2/bin/harness" guide | grep -q "INCONCLUSIVE" || fail "$1: the guide is not found"
+  "$2/bin/harness" guide --schema compare | "$2/bin/python" -m json.tool >schema.txt || fail "$1: no schema is found"
   for name in conf experiments; do
     "$2/bin/python" -c "import $name; assert $name.OWNER == 'another project', $name" ||
       fail "$1: $name of another project is hidden"
@@ -51,6 +57,11 @@ site "$repository/.venv" >"$installed/dependencies.pth"
 top_level=$(cut -d/ -f1 "$installed"/ab_harness-*.dist-info/RECORD | sort -u | grep -v -e '^\.\.$' -e dist-info | xargs)
 [ "$top_level" = "harness hydra_plugins" ] || fail "the wheel installs $top_level"
 [ -f "$installed/harness/experiments/attention/recompute.py" ] || fail "the wheel has no experiments"
+(cd "$repository" && git ls-files harness hydra_plugins && git ls-files conf experiments | sed 's,^,harness/,') |
+  grep -v "\.png$" | sort >tracked.txt  # pictures of the README files
+cut -d, -f1 "$installed"/ab_harness-*.dist-info/RECORD | sort >wheel.txt
+missing=$(comm -23 tracked.txt wheel.txt)
+[ -z "$missing" ] || fail "the wheel has not: $missing"
 another_project "$installed"
 probe wheel wheel-env
 
@@ -59,3 +70,7 @@ wheel-env/bin/harness sweep experiment=attention variant=mha,hybrid scale=xs see
 PYTHONPATH= wheel-env/bin/python -m harness.experiments.attention.recompute runs/attention >recomputed.txt ||
   { cat recomputed.txt; exit 1; }
 echo "wheel: a sweep trains"
+
+wheel-env/bin/harness init project >/dev/null
+[ -f project/conf/experiment/mine.yaml ] || fail "wheel: a project of one's own is not written"
+echo "wheel: a new project is written, and the guide, lists and schemas are found"
