@@ -178,10 +178,12 @@ test-notebooks: setup  ## a sweep in a real kernel that is interrupted, continue
 	echo "import site; site.addsitedir('$$($(RUN)python $(PACKAGES))')" > "$$(.venv-trackers/bin/python $(PACKAGES))/on_top.pth"
 	$(RUN)python -m pip --python .venv-trackers/bin/python install --quiet --disable-pip-version-check \
 		--editable '.[tensorboard,wandb,trackio,mlflow]'
+	$(RUN)python -m pip --python .venv-trackers/bin/python install --quiet --disable-pip-version-check --no-deps \
+		--ignore-installed pytest
 	touch .venv-trackers/ready
 
 test-trackers: .venv-trackers/ready  ## the packages of the trackers, offline, and read back
-	.venv-trackers/bin/python -m pytest -m slow tests/trackers
+	.venv-trackers/bin/pytest -m slow tests/trackers
 
 clean:  ## remove the environments and builds
 	rm -rf .venv .venv-trackers .venv-plan .venv-docs .venv-newest docs/_build build dist *.egg-info

@@ -23,8 +23,8 @@ from harness.config.schema.tracker import TrackerConfig
 from harness.records.paths import SweepDir
 from harness.records.run.run_lock import acquire
 from harness.trackers.known_trackers import make_backend
-from harness.trackers.mirror import Mirror
 from harness.trackers.sent_runs import SentRuns, read_sent_runs
+from harness.trackers.sweep_mirror import Mirror
 from harness.trackers.tracker_api import TrackerBackend
 
 POLL_SECONDS, CPU_SHARE = 2.0, 0.01

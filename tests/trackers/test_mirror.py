@@ -11,9 +11,9 @@ import pytest
 from harness.records.paths import RunDir, SweepDir
 from harness.records.run.metrics import list_parts, read_curve, write_part
 from harness.records.run.status import State, Status, write_status
-from harness.trackers import mirror as mirror_module
-from harness.trackers.mirror import Mirror
+from harness.trackers import sweep_mirror as mirror_module
 from harness.trackers.sent_runs import read_sent_runs
+from harness.trackers.sweep_mirror import Mirror
 from harness.trackers.tracker_api import RunEnd
 from tests.compare.synthetic import Recipe, write_sweep
 from tests.trackers.recording import RecordingBackend, Store

@@ -14,8 +14,8 @@ from harness.config.schema.tracker import MlflowConfig, TrackerConfig, TrackioCo
 from harness.records.paths import SweepDir
 from harness.records.run.metrics import read_curve
 from harness.trackers.known_trackers import TRACKERS, make_backend
-from harness.trackers.mirror import Mirror
 from harness.trackers.sent_runs import read_sent_runs
+from harness.trackers.sweep_mirror import Mirror
 from tests.compare.synthetic import Recipe, write_sweep
 
 TINY = Recipe(scales={"xs": 10**6}, seeds=(0,), steps=20, branches=())
