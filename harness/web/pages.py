@@ -9,6 +9,8 @@ from pathlib import Path
 from harness.web.feed_thread import Feed, FeedThread
 from harness.web.page_state import PageState
 
+LAST_READING_SECONDS = 5.0
+"""Seconds that a reading may still take when the pages are closed."""
 SWEEP = "sweep"
 """First part of the addresses of the sweeps in a folder."""
 
@@ -20,6 +22,7 @@ class Pages:
         self._path = path
         self._is_folder = is_folder(path)
         self._feeds: dict[tuple[str, ...], Feed] = {}
+        self._threads: list[FeedThread] = []
         self._lock = threading.Lock()
 
     def is_folder(self, page: Sequence[str]) -> bool:
@@ -43,14 +46,17 @@ class Pages:
                 place = self._path / page[1] if page else self._path
                 feed = FolderFeed(place) if self.is_folder(page) else SweepFeed(place)
                 self._feeds[tuple(page)] = feed
-                FeedThread(feed).start()
+                self._threads.append(FeedThread(feed))
+                self._threads[-1].start()
         return feed.state
 
     def close(self) -> None:
-        """End all streams and threads."""
+        """End all streams and threads: one that reads while Python ends could end it with an error."""
         with self._lock:
             for feed in self._feeds.values():
                 feed.state.close()
+            for thread in self._threads:
+                thread.join(LAST_READING_SECONDS)
 
     def _names(self) -> set[str]:
         """Return the names of the sweeps in the folder. No other name becomes part of a path."""

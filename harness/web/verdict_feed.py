@@ -44,7 +44,7 @@ class VerdictFeed:
         if waits or inputs == self._judged or self.is_busy:
             return
         self._judged = inputs
-        self._thread = threading.Thread(target=self._judge, args=(variants, is_over), daemon=True)
+        self._thread = threading.Thread(target=self._judge, args=(variants, is_over))
         self._thread.start()
 
     @property
