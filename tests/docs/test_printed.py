@@ -52,6 +52,7 @@ WITH = {
     "rule.domains=[code]": ["experiment=data_mix"],
     "finetune.parent=RUN": ["experiment=finetune"],
     "roster=frontier": ["experiment=colossus2", "member=1t_a"],
+    "tracker.wandb.mode=online": ["tracker=wandb"],
 }
 """What else a run needs beside some overrides."""
 EVIDENCE = "evidence="
@@ -171,13 +172,15 @@ TOP = [
     if name in ("harness", "tests", "conf", "experiments", "docs", "hydra_plugins")
 ]
 PATH = re.compile(rf"((?:harness/)?(?:{'|'.join(ROOMS)})|{'|'.join(TOP)})/[\w./*-]*")
+SCHEMA = re.compile(r"[a-z]+/\d+\.\d+")
+"""Name and version of a schema of JSON, such as compare/1.0."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name + "/" + path.name)
 def test_paths_modules_and_links_exist(document, checkout):
     text = document.read_text()
     for piece in inline(text):
-        if PATH.fullmatch(piece) and "NAME" not in piece:
+        if PATH.fullmatch(piece) and "NAME" not in piece and not SCHEMA.fullmatch(piece):
             assert any(
                 [*checkout.glob(piece.rstrip("/"))] or [*ROOT.glob(piece)] or [*ROOT.glob(f"harness/{piece}")]
             ), piece
