@@ -73,7 +73,8 @@ def test_its_comparison_has_the_keys_that_it_had(comparison):
 
 
 def test_its_comparison_has_the_numbers_that_it_had(comparison):
-    assert [*differences(expected()["comparison"], comparison)] == []
+    numbers = {key: value for key, value in comparison.items() if key != "schema"}  # which came later
+    assert [*differences(expected()["comparison"], numbers)] == []
 
 
 def test_a_finished_run_is_verified_and_its_bits_are_equal_where_the_machine_is(stored):

@@ -19,6 +19,7 @@ from harness.records.run.timeline import PhaseSpan
 from harness.records.run.utilisation import utilisation
 from harness.report.charts import gantt, panels, save_images
 from harness.report.frames import sweep_frames
+from harness.report.frames.lane_bars import merge_bars
 from harness.report.frames.sweep_frames import read_frames
 from harness.report.page import render
 from tests.cli.test_watch import NOW, lines
@@ -122,7 +123,7 @@ def test_where_bars_are_many_each_moment_shows_what_fills_it():
         for phase, start, end in (("train", 0, 0.9), ("save", 0.9, 1.0))
     ]
     row += [gantt.PhaseBar("a", "evaluate", 1200, 1400, 1)]
-    joined = gantt.merge_bars(row, 100, 1400)
+    joined = merge_bars(row, 100, 1400)
     assert [(bar.phase, round(bar.start), round(bar.end)) for bar in joined] == [
         ("train", 0, 1008),
         ("evaluate", 1190, 1400),
