@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tests.bench import tables
 from tests.bench.steps import speeds
+from tests.bench.trackers import mirrored_steps
 
 STEP_ROUNDS, START_ROUNDS = 24, 3
 QUICK_STEP_ROUNDS, QUICK_START_ROUNDS = 6, 1
@@ -39,6 +40,7 @@ TABLES: dict[str, Callable[[Path], Iterator[Table]]] = {
     "depths": lambda _: iter([tables.depths()]),
     "lowerings": lambda _: iter([tables.lowerings()]),
     "plans": lambda _: iter([tables.plans()]),
+    "mirrors": lambda folder: iter([mirrored_steps(folder)]),
 }
 QUICK: dict[str, Callable[[Path], Iterator[Table]]] = {
     "steps": lambda folder: iter([speeds(folder, QUICK_STEP_ROUNDS)]),
