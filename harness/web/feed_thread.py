@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from harness.core.number_format import plain_text
@@ -46,7 +47,10 @@ class FeedThread(threading.Thread):
                 continue
             is_first = False
             if not state.is_closed:
-                state.pause(self._update())
+                with suppress(
+                    KeyboardInterrupt
+                ):  # Polars raises Ctrl-C here too; the main thread ends the page
+                    state.pause(self._update())
 
     def _update(self) -> float:
         """Update once; return the seconds to wait before the next time."""

@@ -11,7 +11,7 @@ from harness.records.paths import SweepDir
 from harness.report.frames.sweep_progress import ProgressReader
 from harness.report.tables.progress_tables import summary_text
 from harness.web.page_state import PageState
-from harness.web.sweep_feed import FAILED, run_states
+from harness.web.sweep_feed import FAILED, run_states, state_text
 
 MAX_SWEEPS = 500
 """Number of sweeps that are listed, at most: the newest."""
@@ -58,7 +58,7 @@ class FolderFeed:
         failed = sum(state == FAILED for state in run_states(progress).values())
         return {
             "name": name,
-            "state": "over" if progress.is_over else "at work",
+            "state": state_text(sweep, progress),
             "share": round(progress.done_share, 3),
             "summary": summary_text(progress),
             "failed": failed,

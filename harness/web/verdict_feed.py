@@ -67,6 +67,8 @@ class VerdictFeed:
             comparison = compare(self._sweep)
         except (OSError, ValueError, UserError, pl.exceptions.PolarsError):
             return  # the sweep is being deleted, or is gone: the next reading says so
+        except KeyboardInterrupt:
+            return  # Polars raises Ctrl-C here too; the main thread ends the page
         self.comparison = comparison
         self._put(comparison, variants, is_over)
         self._earliest = time.monotonic() + (time.monotonic() - start) / CPU_SHARE

@@ -12,6 +12,7 @@ import pytest
 from harness.compare import compare
 from harness.records.paths import SweepDir
 from harness.records.run import metrics
+from harness.records.run.run_lock import acquire, release
 from harness.report.frames import sweep_frames
 from harness.web.folder_feed import FolderFeed
 from harness.web.pages import Pages
@@ -153,6 +154,18 @@ def test_a_sweep_that_has_not_begun_and_one_that_is_deleted(tmp_path: Path):
     write_sweep(tmp_path / "trial", Recipe(scales={"xs": 10**7}, branches=()))
     updated(feed, START)
     assert feed.state.value("notice") is None
+
+
+def test_a_sweep_is_at_work_as_long_as_a_process_drives_it(sim: SimulatedSweep):
+    feed = SweepFeed(sim.sweep.path)
+    updated(feed, START)
+    assert feed.state.value("progress")["state"] == "stopped"
+    assert acquire(sim.sweep.driver_lock)
+    try:
+        updated(feed, START)
+        assert feed.state.value("progress")["state"] == "at work"
+    finally:
+        release(sim.sweep.driver_lock)
 
 
 def test_a_folder_lists_its_sweeps_the_newest_first(sim: SimulatedSweep, tmp_path: Path):

@@ -116,8 +116,14 @@ def check_not_run_elsewhere(run: RunDir) -> None:
 
 def _open_for_locking(path: Path) -> int:
     """Open a file for writing, creating its folder, which another process may remove meanwhile. The umask
-    decides who else may lock it: a team that shares a sweep does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    decides who else may lock it: a team that shares a sweep does. Raises UserError where the system keeps
+    folders of its own alone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: no folder can be made there. Choose a writable folder with runs=..."
+        ) from error
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
