@@ -58,7 +58,7 @@ class FolderFeed:
         failed = sum(state == FAILED for state in run_states(progress).values())
         return {
             "name": name,
-            "state": state_text(sweep, progress),
+            "state": state_text(progress),
             "share": round(progress.done_share, 3),
             "summary": summary_text(progress),
             "failed": failed,

@@ -10,7 +10,6 @@ from typing import Any
 from harness.compare.inputs.json_values import read_json_object
 from harness.core.errors import UserError
 from harness.records.paths import SweepDir
-from harness.records.run.run_lock import owner
 from harness.records.run.utilisation import describe_utilisation
 from harness.records.sweep.find_sweep import find_sweep
 from harness.report.frames import lane_bars
@@ -57,7 +56,7 @@ class SweepFeed:
         self.state.put("notice", None)
         self._update_domains(readers)
         self._put_setup(progress, readers)
-        self._put_progress(progress, readers.sweep)
+        self._put_progress(progress)
         complete = readers.curves.update(progress, self._domains)
         if complete:
             states = [f"{run.name} {run.status.state.value}" for run in progress.runs]
@@ -115,7 +114,7 @@ class SweepFeed:
         names = [name for name in variants if name]
         self.state.put("setup", {"control": progress.control, "variants": names, "scales": scales})
 
-    def _put_progress(self, progress: SweepProgress, sweep: SweepDir) -> None:
+    def _put_progress(self, progress: SweepProgress) -> None:
         from harness.report.page.html import table
 
         states = run_states(progress)
@@ -125,7 +124,7 @@ class SweepFeed:
         notes = [lines.damage_text(progress), lines.idle_text(progress)]
         content: dict[str, Any] = {
             "name": progress.name,
-            "state": state_text(sweep, progress),
+            "state": state_text(progress),
             "share": round(progress.done_share, 4),
             "summary": lines.summary_text(progress),
             "counts": Counter(states.values()),
@@ -165,11 +164,12 @@ def _bar_values(bar: lane_bars.PhaseBar, unit: float) -> list:
     return [bar.run, bar.phase, *json_numbers([bar.start / unit, bar.end / unit]), bar.devices]
 
 
-def state_text(sweep: SweepDir, progress: SweepProgress) -> str:
-    """Return the state of a sweep in a word or two: it is stopped if no process drives or trains it."""
-    if progress.is_over:
-        return "over"
-    return "at work" if progress.running or owner(sweep.driver_lock) else "stopped"
+def state_text(progress: SweepProgress) -> str:
+    """Return the state of a sweep in a word or two: it is stopped if no process is left to train what is
+    queued."""
+    if not progress.is_over:
+        return "at work"
+    return "stopped" if progress.queue else "over"
 
 
 def run_states(progress: SweepProgress) -> dict[str, str]:
