@@ -13,6 +13,7 @@ from flax import nnx
 from jax import Array, P
 
 from harness.config.schema.run import Precision
+from harness.models.execution.computed_constants import computed_constant
 from harness.models.parameters import gain
 from harness.models.products.matrix_unit import result_dtype, transpose
 from harness.models.products.product_registry import DTYPE, PRODUCTS, Axes, product_of, register_product
@@ -192,7 +193,8 @@ class Rotary:
         if length * pairs > LARGEST_TABLE:
             return cls.of_frequencies(length, base ** (-jnp.arange(0, head_width, 2) / head_width))
         angle_TJ = np.arange(length)[:, None] * base ** (-np.arange(pairs) / pairs)
-        return cls(jnp.asarray(np.cos(angle_TJ), jnp.float32), jnp.asarray(np.sin(angle_TJ), jnp.float32))
+        cos_TJ, sin_TJ = (computed_constant(turn(angle_TJ), jnp.float32) for turn in (np.cos, np.sin))
+        return cls(cos_TJ, sin_TJ)
 
     @classmethod
     def of_frequencies(cls, length: int, frequency_J: Array, scale: float | Array = 1.0) -> Rotary:

@@ -21,7 +21,7 @@ from harness.training.programs import lowerings, open_program
 from harness.training.programs.lowerings import program_key
 from harness.training.programs.program_specs import ProgramSpecs
 from harness.training.traces import trace_key
-from harness.training.traces.known_trace import is_repeatable
+from harness.training.traces.known_trace import MAX_CONSTANT_BYTES, is_repeatable
 from harness.training.traces.trace_key import trace_inputs
 from tests.training.runs import TINY
 
@@ -130,6 +130,14 @@ def test_every_program_is_known_after_its_first_trace(traced, tmp_path):
         opened(name, specs)
         opened(name, specs_of("finetune.method=none", "optimizer=muon"), device=1)
     assert traced == ["init", "evaluate"]
+
+
+def test_a_step_with_a_large_table_of_rotations_is_known_too(traced, tmp_path):
+    overrides = ["data.sequence_length=256", "model.head_width=32"]
+    assert MAX_CONSTANT_BYTES < 256 * 32 // 2 * 4
+    for _ in range(2):
+        opened("step", specs_of(*overrides))
+    assert traced == ["step"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,10 +20,11 @@ from jax import P
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from harness.core.cache.cache_entries import CacheEntry, Note
+from harness.models.execution.computed_constants import is_computed
 
 KIND = "traces"
 MAX_CONSTANT_BYTES = 4096
-"""Largest array that a remembered program may hold: more than a mechanism's tables, less than weights."""
+"""Largest array of unknown origin that a remembered program may hold: less than weights."""
 
 _CONSTANT = re.compile(r'dense<"0x([0-9A-Fa-f]*)"')
 _NOT_REPEATABLE = ("callback", "host_transfer", "stablehlo.send", "stablehlo.infeed", "dense_resource<")
@@ -72,7 +73,11 @@ def is_repeatable(text: str) -> bool:
     that may come from elsewhere."""
     if any(word in text for word in _NOT_REPEATABLE):
         return False
-    return all(len(constant[1]) <= 2 * MAX_CONSTANT_BYTES for constant in _CONSTANT.finditer(text))
+    return all(_is_known_constant(constant[1]) for constant in _CONSTANT.finditer(text))
+
+
+def _is_known_constant(digits: str) -> bool:
+    return len(digits) <= 2 * MAX_CONSTANT_BYTES or is_computed(bytes.fromhex(digits))
 
 
 def _plain_form(result: Any) -> list[Any] | None:
