@@ -22,9 +22,7 @@ def make_parser() -> VerbParser:
     parser.add("folder", "DIR", "folder of the project, new or empty")
     text = "your text: .jsonl, .txt or .parquet, a folder, a URL; otherwise prose of the harness"
     parser.add("--text", "PATH", text)
-    column = (
-        "column of the texts in JSONL and Parquet files (default text, or else the longest)"
-    )
+    column = "column of the texts in JSONL and Parquet files (default text, or else the longest)"
     parser.add("--column", "NAME", column)
     return parser
 
