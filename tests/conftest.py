@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,8 @@ from tests.budget import lines, seconds_by_room
 from tests.quick_compiles import compile_quickly
 
 os.environ.update(cpu_env(devices=8))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell, which children inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until all tests are imported, which takes half the time so: nothing of them is garbage
 
 # A suite that fails once in a hundred runs is not believed when it does.

@@ -102,7 +102,7 @@ def test_json_has_what_predict_says_and_nothing_is_written(made_up, capsys):
     assert cli.main(["plan", *PAIR, "cluster=h100_16k", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [*made_up.iterdir()] == []
-    assert said.keys() == {"runs", "cluster", "power", "bets"}
+    assert said.keys() == {"schema", "runs", "cluster", "power", "bets", "page"}
     assert said["bets"] is None
     one, two = said["runs"]
     assert one.keys() >= KEYS

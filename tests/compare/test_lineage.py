@@ -165,6 +165,7 @@ def test_json_says_it_beside_the_comparison_and_nothing_else_changes(sweep, tmp_
     assert cli.main(["compare", str(sweep.path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told.pop("provenance") == json.loads(json.dumps(to_json(of(sweep))))
+    assert told.pop("schema").startswith("compare/")
     told.pop("times")
     own = to_json(compare(sweep))
     own.pop("times")

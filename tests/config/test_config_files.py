@@ -18,7 +18,7 @@ NEEDED = {"member": ["roster=replica"]}
 
 
 SHOWN = [*shown_files()]
-NAMED = [item for item in SHOWN if item[1]]
+NAMED = [item for item in SHOWN if item[1].endswith((".yaml", ".py"))]  # a log is compared, not chosen
 
 
 def write_file(folder: Path, file: str, content: bytes) -> Path:
