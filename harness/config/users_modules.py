@@ -9,20 +9,19 @@ from everywhere.
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 import importlib.util
 import os
-import site
 import sys
-import sysconfig
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 from harness.config.variants.question_files import EXPERIMENTS, QUESTIONS
+from harness.core.loaded_code import installed_folders
 
+_HARNESS = Path(__file__).parents[1]
 _names: set[str] = set()
 """Packages and top-level modules that may be found in the current folder."""
 
@@ -141,15 +140,7 @@ def _users_path(name: str) -> Path | None:
     if not origin or name in sys.stdlib_module_names or not path.exists():
         return None
     path = path.parent if path.name == "__init__.py" else path
-    return None if any(path.is_relative_to(folder) for folder in _installed_folders()) else path.resolve()
-
-
-@functools.cache
-def _installed_folders() -> tuple[Path, ...]:
-    """Return the folders of installed packages, of the standard library and of the harness."""
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()}
-    return *map(Path, folders), Path(__file__).parents[1]
+    return None if any(map(path.is_relative_to, [*installed_folders(), _HARNESS])) else path.resolve()
 
 
 def origin_of(name: str) -> str:

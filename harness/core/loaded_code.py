@@ -30,6 +30,7 @@ _STABLE_MARSHAL = 2
 """Version of the format of code that has no references: they differ between loaded and compiled code."""
 _IMPORT_SYSTEM = "<frozen importlib"
 _PACKAGE = f"{Path(__file__).parents[1]}/"
+_SITE_NAMES = ("site-packages", "dist-packages")
 
 _codes: list[CodeType] = []
 _outside_reads: list[str] = []
@@ -41,7 +42,7 @@ def install() -> None:
     """Record from now on what is loaded. Call it before other modules are imported; a second call does
     nothing."""
     if not _installed_at:
-        _installed_folders()  # which imports modules itself, so not within the hook
+        installed_folders()  # which imports modules itself, so not within the hook
         _installed_at.append(time.time())
         sys.addaudithook(_hook)
 
@@ -143,14 +144,22 @@ def _is_called_by_users(frame: FrameType | None) -> bool:
 @functools.lru_cache(maxsize=100_000)
 def _is_installed(file: str) -> bool:
     """Return whether a file belongs to Python or an installed package; also for code without a file."""
-    return file.startswith(("<", *_installed_folders()))
+    return file.startswith(("<", *installed_folders()))
 
 
 @functools.cache
-def _installed_folders() -> tuple[str, ...]:
+def site_folders() -> tuple[Path, ...]:
+    """Return the folders of installed packages, of this environment and of others on its path."""
+    others = (path for path in sys.path if Path(path).name in _SITE_NAMES)
+    folders = dict.fromkeys([*site.getsitepackages(), site.getusersitepackages(), *others])
+    return tuple(path for folder in folders if (path := Path(folder)).is_dir())
+
+
+@functools.cache
+def installed_folders() -> tuple[str, ...]:
+    """Return the folders of installed packages and of the standard library, each with a slash at its end."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {*map(sysconfig.get_path, names), *site.getsitepackages(), site.getusersitepackages()}
-    return tuple(f"{folder}/" for folder in folders)
+    return tuple(f"{folder}/" for folder in {*map(sysconfig.get_path, names), *map(str, site_folders())})
 
 
 def _is_unchanged(file: Path) -> bool:

@@ -80,3 +80,15 @@ except ModuleNotFoundError:
 
 def test_the_current_folder_has_what_listed_modules_import_and_nothing_else(folder):
     assert python(FIND, folder).split("\n")[:2] == ["2", "not found"]
+
+
+def test_packages_of_another_environment_on_the_path_are_installed(folder):
+    site = folder / "other" / "site-packages"
+    (site / "my_ops").mkdir(parents=True)
+    (site / "my_ops" / "__init__.py").write_text("x = 1\n")
+    (folder / "my_ops.py").unlink()
+    code = "from harness.config.users_modules import source_paths; print(source_paths(['my_mechanism']))"
+    start = f"import sys; sys.path.append({str(site)!r}); {code}"
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert "my_mechanism.py" in done.stdout
+    assert "my_ops" not in done.stdout

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import site
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,14 @@ from typing import Any
 import jax
 
 from harness.core.hashing import hash_json
-from harness.core.loaded_code import code_hash, imported_names, is_users, outside_reads, own_code
+from harness.core.loaded_code import (
+    code_hash,
+    imported_names,
+    is_users,
+    outside_reads,
+    own_code,
+    site_folders,
+)
 
 _NO_PROGRAM = (
     "aot", "cli", "compare", "data", "estimate", "inspection", "launcher", "plan", "records", "report",
@@ -95,7 +101,7 @@ def _installed_names() -> str:
     """Return a hash of names, versions and times of all installed distributions."""
     entries = [
         f"{entry.name} {entry.stat().st_mtime_ns}"
-        for folder in _site_folders()
+        for folder in site_folders()
         for entry in os.scandir(folder)
         if entry.name.endswith((".dist-info", ".egg-info"))
     ]
@@ -106,7 +112,7 @@ def _installed_names() -> str:
 def _installed_files(packages: frozenset[str]) -> str:
     """Return a hash of path, time and size of all code of installed packages."""
     digest = hashlib.sha256()
-    for folder in _site_folders():
+    for folder in site_folders():
         for package in sorted(packages):
             for line in sorted(_file_lines(folder / package)):
                 digest.update(line.encode())
@@ -122,11 +128,6 @@ def _file_lines(folder: Path) -> Iterable[str]:
             elif entry.name.endswith(_CODE_SUFFIXES):
                 state = entry.stat()
                 yield f"{entry.path} {state.st_mtime_ns} {state.st_size}\n"
-
-
-def _site_folders() -> list[Path]:
-    folders = [*site.getsitepackages(), site.getusersitepackages()]
-    return [path for folder in folders if (path := Path(folder)).is_dir()]
 
 
 def _environment() -> dict[str, str]:
