@@ -89,6 +89,6 @@ def test_packages_of_another_environment_on_the_path_are_installed(folder):
     (folder / "my_ops.py").unlink()
     code = "from harness.config.users_modules import source_paths; print(source_paths(['my_mechanism']))"
     start = f"import sys; sys.path.append({str(site)!r}); {code}"
-    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", start], capture_output=True, text=True, check=True)
     assert "my_mechanism.py" in done.stdout
     assert "my_ops" not in done.stdout
