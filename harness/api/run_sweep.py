@@ -46,7 +46,7 @@ def sweep(overrides: Sequence[str]) -> OpenedSweep:
 
 @dataclass
 class SweepOutput:
-    """What a sweep prints until its runs have ended; what follows, the verdict, is not shown twice."""
+    """Output of a sweep until its runs have ended. The verdict that follows it is not shown twice."""
 
     display: ProgressDisplay
     path: str | None = None

@@ -89,7 +89,15 @@ def test_an_interruption_reaches_the_command_once_and_is_waited_for(command):
 def test_a_command_that_ends_well_despite_an_interruption_has_ended_well(command):
     command(OBEYS.replace("sys.exit(130)", "sys.exit(0)"))
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-    run_command(["sweep"], lambda line: timer.start() if line == "ready" else None)
+    lines: list[str] = []
+
+    def take(line: str) -> None:
+        lines.append(line)
+        if line == "ready":
+            timer.start()
+
+    run_command(["sweep"], take)
+    assert lines == ["ready", "saved 1"]
 
 
 def test_the_escapes_of_a_terminal_are_not_asked_for(monkeypatch):
