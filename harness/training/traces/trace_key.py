@@ -83,7 +83,8 @@ def _hash_sources(parts: Sequence[CodeType | Path], codes: Sequence[CodeType]) -
         parts = own_code(_NO_PROGRAM) or parts
         codes = [part for part in parts if isinstance(part, CodeType) and not is_users(part)]
     names = users_names | _names(codes)
-    packages = {name.partition(".")[0] for name in names} & sys.modules.keys()
+    # Loaded or not: which they are depends on what the process did, such as tokenising.
+    packages = {name.partition(".")[0] for name in names} - {""}
     return [sys.version, code_hash(parts), _installed_names(), _installed_files(frozenset(packages))]
 
 
